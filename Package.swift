@@ -1,0 +1,83 @@
+// swift-tools-version: 6.2
+// SPDX-License-Identifier: Apache-2.0
+import PackageDescription
+
+/// What every target of ours is built with: Swift 6 concurrency checks, strict memory safety, no warnings.
+let common: [SwiftSetting] = [
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .treatAllWarnings(as: .error),
+]
+let product: [SwiftSetting] = common + [.strictMemorySafety()]
+
+/// A module of the product. The import order is DESIGN's; `Tests/TidyTests` checks the `import` lines themselves.
+func module(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
+    .target(name: name, dependencies: dependencies, swiftSettings: product)
+}
+func tests(of name: String, _ dependencies: [Target.Dependency] = [], resources: [Resource]? = nil) -> Target {
+    .testTarget(
+        name: "\(name)Tests", dependencies: [.init(stringLiteral: name)] + dependencies, resources: resources,
+        swiftSettings: common)
+}
+
+let arguments = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
+let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
+
+let package = Package(
+    name: "satipsec",
+    products: [
+        .executable(name: "gcks", targets: ["gcks"]),
+        .executable(name: "satipsec", targets: ["satipsec"]),
+        .executable(name: "satemu", targets: ["satemu"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
+        .package(url: "https://github.com/jpsim/Yams", from: "6.2.0"),
+    ],
+    targets: [
+        // C
+        .systemLibrary(name: "COpenSSL", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
+        .systemLibrary(name: "CLibevent", pkgConfig: "libevent_core", providers: [.apt(["libevent-dev"])]),
+        .target(name: "CLinux"),
+
+        // Ground
+        module("Basics"),
+        module("Cryptography", ["Basics", "COpenSSL"]),
+        module("Store", ["Basics", "Cryptography"]),
+
+        // Protocol, sans-I/O
+        module("ISAKMP", ["Basics"]),
+        module("IKEv1", ["ISAKMP", "Cryptography", "Basics"]),
+        module("ReliablePush", ["Basics"]),
+        module("FMKE", ["ISAKMP", "IKEv1", "Cryptography", "Basics"]),
+        module("ESP", ["Cryptography", "Basics"]),
+        module("LinkModel", ["Basics"]),
+
+        // Engines, sans-I/O
+        module("KeyServer", ["FMKE", "ReliablePush", "Store", "IKEv1", "ISAKMP", "Cryptography", "Basics"]),
+        module("GroupMember", ["FMKE", "ReliablePush", "ESP", "Store", "IKEv1", "ISAKMP", "Cryptography", "Basics"]),
+
+        // Drivers: I/O, operating system, time
+        module("EventLoop", ["CLibevent", "CLinux", "Basics"]),
+        module("DataPlane", ["EventLoop", "ESP", "CLinux", "Cryptography", "Basics"]),
+        module("Settings", ["Cryptography", "Basics", .product(name: "Yams", package: "Yams")]),
+        module("Control", ["EventLoop", "Basics", logging]),
+
+        // Programs: wiring only
+        .executableTarget(
+            name: "gcks", dependencies: ["KeyServer", "Control", "EventLoop", "Settings", "Store", arguments, logging],
+            swiftSettings: product),
+        .executableTarget(
+            name: "satipsec",
+            dependencies: ["GroupMember", "DataPlane", "Control", "EventLoop", "Settings", "Store", arguments, logging],
+            swiftSettings: product),
+        .executableTarget(
+            name: "satemu", dependencies: ["LinkModel", "CLinux", "Basics", arguments], swiftSettings: product),
+
+        // Tests
+        tests(of: "Basics"),
+    ],
+    swiftLanguageModes: [.v6]
+)

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// A bound on everything a peer could make grow. Every queue, table, retry count and message size takes its limit here.
+public struct Limits: Sendable, Hashable {
+    /// UDP payload octets we are willing to parse.
+    public var datagramOctets = 16_384
+    /// UDP payload octets we send at most, so that every FMKE message fits one packet of a 1,500-octet link
+    /// (1,500 - 20 IPv4 - 8 UDP, less 72 in reserve for a tunnel or IPv6 on the way).
+    public var datagramOctetsSent = 1_400
+    /// ISAKMP payloads in one message.
+    public var payloadsPerMessage = 64
+    /// Phase 1 transforms in one offer that are looked at.
+    public var transformsPerOffer = 64
+    /// Phase 1 exchanges under way in all, and from one address, before the oldest unproven one gives way.
+    public var halfOpen = 4_096
+    public var halfOpenPerAddress = 8
+    /// How long an unfinished phase 1 may take as responder.
+    public var halfOpenLifetime: Duration = .seconds(30)
+    /// Established ISAKMP SAs of one peer kept at a time (old and new during re-authentication, and one in reserve).
+    public var associationsPerPeer = 3
+    /// Exchanges remembered per ISAKMP SA, to answer a repeated request from memory.
+    public var exchangesPerAssociation = 64
+    /// Sends of one request before the peer counts as dead.
+    public var requestTransmissions = 6
+    /// Groups and VPNs in one client's profile.
+    public var groupsPerProfile = 256
+    /// Data SAs of one group kept at a time by a member: old, current, next, and their like during a repair.
+    public var dataAssociationsPerGroup = 8
+    /// Transactions a member collects at a time per group.
+    public var openTransactions = 8
+    /// Blocks per transaction and datagrams per block.
+    public var blocksPerTransaction = 4_096
+    public var datagramsPerBlock = 255
+    /// Outer sources with replay state of their own per inbound SA.
+    public var sendersPerAssociation = 64
+    /// Datagrams taken from one socket per wake-up, so that no socket starves another.
+    public var datagramsPerWakeup = 64
+    /// Requests, and octets of one, that the control socket takes.
+    public var controlConnections = 64
+    public var controlRequestOctets = 65_536
+
+    public init() {}
+}
