@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+
+public import Basics
+public import Cryptography
+public import IKEv1
+
+/// A client as the operator declares it.
+public struct ClientEntry: Sendable {
+    public var name: String
+    /// Its address towards the satellite: the PSK is chosen by it.
+    public var address: IPAddress
+    public var preSharedKey: Secret
+    public var suites: [Phase1Suite]
+
+    public init(name: String, address: IPAddress, preSharedKey: Secret, suites: [Phase1Suite]) {
+        self.name = name
+        self.address = address
+        self.preSharedKey = preSharedKey
+        self.suites = suites
+    }
+}
+
+/// A range of addresses whose clients share one key and are told apart by the name they give in message 5.
+public struct ClientRange: Sendable {
+    public var name: String
+    public var addresses: IPPrefix
+    public var preSharedKey: Secret
+    public var suites: [Phase1Suite]
+    /// The names that may appear from this range; each is a client like any other.
+    public var members: [String]
+
+    public init(
+        name: String, addresses: IPPrefix, preSharedKey: Secret, suites: [Phase1Suite], members: [String]
+    ) {
+        self.name = name
+        self.addresses = addresses
+        self.preSharedKey = preSharedKey
+        self.suites = suites
+        self.members = members
+    }
+}
+
+public enum MemberRole: String, Sendable, Hashable, CaseIterable {
+    case sender, receiver, both
+
+    public var maySend: Bool { self != .receiver }
+    public var mayReceive: Bool { self != .sender }
+}
+
+/// How a removed member loses its keys. The key tree (`lkh`) is not part of this version.
+public enum RevocationMethod: String, Sendable, Hashable, CaseIterable {
+    /// Every other member gets the new keys by unicast.
+    case flat
+}
+
+/// When senders move to new SAs.
+public struct RolloverPolicy: Sendable, Hashable {
+    /// From the first transmission to the move, at most (DESIGN's `at-latest`).
+    public var activateAfter: Duration = .seconds(2)
+    /// From the move until the replaced SAs are gone.
+    public var keepOld: Duration = .seconds(5)
+    /// Move earlier, by COMMIT, as soon as this share of the members has confirmed, in percent; nil: by time alone.
+    public var commitAtPercent: Double?
+    public init() {}
+}
+
+/// How a transaction is delivered and confirmed (phase 3).
+public struct PushPolicy: Sendable, Hashable {
+    /// Copies of each datagram in the first transmission, spread over `spread`.
+    public var copies = 2
+    public var spread: Duration = .milliseconds(200)
+    /// Multicast repair rounds before unicast.
+    public var repairRounds = 2
+    /// Budget of the control channel and of the return channel, in bits per second.
+    public var controlRate: UInt64 = 128_000
+    public var returnRate: UInt64 = 64_000
+    /// A round trip over the satellite, the wait behind every round.
+    public var roundTrip: Duration = .milliseconds(600)
+    /// Members that may be repaired by unicast instead of another multicast round.
+    public var unicastBelow = 2
+    /// Between BEACONs when nothing happens.
+    public var beaconInterval: Duration = .seconds(60)
+    public init() {}
+}
+
+/// A group as the operator declares it.
+public struct GroupEntry: Sendable {
+    public var name: String
+    public var id: UInt32
+    /// Multicast group and port of its control channel.
+    public var control: SocketAddress
+    /// What is protected: one SA per flow.
+    public var flows: [TrafficSelector]
+    public var suite: ESPSuite
+    /// By client name, in the order of the file: the position is not the member index.
+    public var members: [(client: String, role: MemberRole)]
+    public var dataLifetime: Duration = .seconds(3_600)
+    /// In octets; nil for the suite's own limit.
+    public var dataVolume: UInt64?
+    public var kekLifetime: Duration = .seconds(86_400)
+    public var rollover = RolloverPolicy()
+    public var push = PushPolicy()
+    public var revocation = RevocationMethod.flat
+
+    public init(
+        name: String, id: UInt32, control: SocketAddress, flows: [TrafficSelector], suite: ESPSuite,
+        members: [(client: String, role: MemberRole)]
+    ) {
+        self.name = name
+        self.id = id
+        self.control = control
+        self.flows = flows
+        self.suite = suite
+        self.members = members
+    }
+}
+
+/// Everything the operator declared: the desired state.
+public struct Inventory: Sendable {
+    public var clients: [ClientEntry]
+    public var ranges: [ClientRange]
+    public var groups: [GroupEntry]
+
+    public init(clients: [ClientEntry], ranges: [ClientRange] = [], groups: [GroupEntry]) {
+        self.clients = clients
+        self.ranges = ranges
+        self.groups = groups
+    }
+}
