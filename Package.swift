@@ -50,7 +50,7 @@ let package = Package(
         // Protocol, sans-I/O
         module("ISAKMP", ["Basics"]),
         module("IKEv1", ["ISAKMP", "Cryptography", "Basics"]),
-        module("ReliablePush", ["Basics"]),
+        module("ReliablePush", ["FMKE", "Basics"]),
         module("FMKE", ["ISAKMP", "IKEv1", "Cryptography", "Basics"]),
         module("ESP", ["Cryptography", "Basics"]),
         module("LinkModel", ["Basics"]),

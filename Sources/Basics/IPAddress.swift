@@ -113,7 +113,8 @@ public enum IPAddress: Hashable, Sendable, Comparable {
                 guard let tail = parseV4(part) else { return nil }
                 octets += tail
             } else {
-                guard (1...4).contains(part.utf8.count), let value = UInt16(part, radix: 16), !part.hasPrefix("+") else {
+                guard (1...4).contains(part.utf8.count), let value = UInt16(part, radix: 16), !part.hasPrefix("+")
+                else {
                     return nil
                 }
                 octets += [UInt8(value >> 8), UInt8(value & 0xff)]

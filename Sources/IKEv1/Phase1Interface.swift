@@ -50,6 +50,8 @@ public struct Phase1Configuration: Sendable {
     public var natKeepAlive: Duration = .seconds(20)
     /// How much of the lifetime may pass before the initiator authenticates anew, in percent.
     public var reauthenticateAtPercent = 80
+    /// May `exportableKey` give out a cipher key, for Wireshark?
+    public var allowsKeyExport = false
     public var limits = Limits()
 
     public init(identity: Identity, isResponder: Bool) {
@@ -147,6 +149,8 @@ public enum Phase1Event: Sendable {
     case answer(AssociationInfo, exchange: ExchangeType, messageID: UInt32, payloads: [RawPayload])
     /// Our `request` was sent as often as the limits allow.
     case unanswered(AssociationInfo, exchange: ExchangeType, messageID: UInt32)
+    /// The peer proved that it lives: the answer to a DPD request or to `probe`.
+    case alive(AssociationInfo)
     /// The peer moved to another address or port (NAT), and proved it by an authentic message.
     case moved(AssociationInfo, from: SocketAddress)
     /// A datagram without effect, and why, for counters and a log line.

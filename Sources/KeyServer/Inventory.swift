@@ -3,6 +3,7 @@
 public import Basics
 public import Cryptography
 public import IKEv1
+public import ReliablePush
 
 /// A client as the operator declares it.
 public struct ClientEntry: Sendable {
@@ -61,25 +62,6 @@ public struct RolloverPolicy: Sendable, Hashable {
     public var keepOld: Duration = .seconds(5)
     /// Move earlier, by COMMIT, as soon as this share of the members has confirmed, in percent; nil: by time alone.
     public var commitAtPercent: Double?
-    public init() {}
-}
-
-/// How a transaction is delivered and confirmed (phase 3).
-public struct PushPolicy: Sendable, Hashable {
-    /// Copies of each datagram in the first transmission, spread over `spread`.
-    public var copies = 2
-    public var spread: Duration = .milliseconds(200)
-    /// Multicast repair rounds before unicast.
-    public var repairRounds = 2
-    /// Budget of the control channel and of the return channel, in bits per second.
-    public var controlRate: UInt64 = 128_000
-    public var returnRate: UInt64 = 64_000
-    /// A round trip over the satellite, the wait behind every round.
-    public var roundTrip: Duration = .milliseconds(600)
-    /// Members that may be repaired by unicast instead of another multicast round.
-    public var unicastBelow = 2
-    /// Between BEACONs when nothing happens.
-    public var beaconInterval: Duration = .seconds(60)
     public init() {}
 }
 

@@ -1,1 +1,47 @@
 // SPDX-License-Identifier: Apache-2.0
+
+public import Cryptography
+
+// Store owns what must outlive a message: the records that engines hand out before the sends that depend on them. An
+// engine never waits for a disk: it gives `.persist(records)` and, behind it, the `.transmit`; the driver keeps that
+// order. Here is the interface and an implementation in memory.
+
+/// One thing to remember: a name such as `group/7/sequence` and its value. The value may hold keys, so it is a secret.
+public struct Record: Sendable, Equatable {
+    public var name: String
+    public var value: Secret
+
+    public init(_ name: String, _ value: Secret) {
+        self.name = name
+        self.value = value
+    }
+}
+
+/// Keeps records by name.
+public protocol RecordStore: AnyObject {
+    /// Stores all of them or none, replacing what had the same name. When it returns, they are safe.
+    func put(_ records: [Record]) throws(StoreError)
+    func value(of name: String) throws(StoreError) -> Secret?
+    /// All records whose name starts so, in the order of their names.
+    func records(under prefix: String) throws(StoreError) -> [Record]
+}
+
+public enum StoreError: Error, Hashable, Sendable {
+    /// The medium failed or is full.
+    case unavailable
+    /// A value does not have the form that this version writes.
+    case corrupt
+}
+
+/// Remembers for the life of the process.
+public final class MemoryStore: RecordStore {
+    private var values: [String: Secret] = [:]
+
+    public init() {}
+
+    public func put(_ records: [Record]) { for record in records { values[record.name] = record.value } }
+    public func value(of name: String) -> Secret? { values[name] }
+    public func records(under prefix: String) -> [Record] {
+        values.filter { $0.key.hasPrefix(prefix) }.sorted { $0.key < $1.key }.map { Record($0.key, $0.value) }
+    }
+}

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// One thing that happened, for one line of the log: engines say it, drivers write it. Never a key.
+public struct LogEvent: Sendable, Hashable {
+    public enum Level: String, Sendable, Hashable, Comparable, CaseIterable {
+        case debug, info, warning, error
+
+        private var rank: Int { Self.allCases.firstIndex(of: self) ?? 0 }
+        public static func < (left: Level, right: Level) -> Bool { left.rank < right.rank }
+    }
+    public struct Field: Sendable, Hashable {
+        public var name: String
+        public var value: String
+    }
+    public var level: Level
+    /// A stable dotted name, such as `phase1.established`.
+    public var name: String
+    public var fields: [Field]
+
+    public init(_ level: Level, _ name: String, _ fields: KeyValuePairs<String, String> = [:]) {
+        self.level = level
+        self.name = name
+        self.fields = fields.map { Field(name: $0.key, value: $0.value) }
+    }
+}
+
+/// Numbers handed out once each, reserved in blocks: a block is recorded before its first number is used, so a crash
+/// skips numbers and never repeats one.
+public struct NumberBlock: Sendable, Hashable {
+    public static let size: UInt64 = 1_000
+
+    /// The next number to hand out.
+    public private(set) var next: UInt64
+    /// The first number that is not reserved yet.
+    public private(set) var reserved: UInt64
+
+    /// - Parameter first: the first number that was never reserved before.
+    public init(first: UInt64) {
+        next = first
+        reserved = first
+    }
+
+    /// A fresh number, and the new reservation to record before the number is used, if one was needed.
+    public mutating func take() -> (number: UInt64, reservation: UInt64?) {
+        var reservation: UInt64?
+        if next >= reserved {
+            precondition(next < .max - Self.size, "64-bit numbers do not run out")
+            reserved = next + Self.size
+            reservation = reserved
+        }
+        defer { next += 1 }
+        return (next, reservation)
+    }
+
+    /// The last number handed out, or the one before the first.
+    public var last: UInt64 { next &- 1 }
+}
