@@ -79,6 +79,7 @@ let package = Package(
         // Tests
         tests(of: "Basics"),
         tests(of: "LinkModel", ["Basics"]),
+        tests(of: "ISAKMP", ["Basics"]),
     ],
     swiftLanguageModes: [.v6]
 )
