@@ -80,6 +80,7 @@ let package = Package(
         tests(of: "Basics"),
         tests(of: "LinkModel", ["Basics"]),
         tests(of: "ISAKMP", ["Basics"]),
+        tests(of: "EventLoop", ["Basics"]),
     ],
     swiftLanguageModes: [.v6]
 )

@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE
+#include "CLinux.h"
+#include "addresses.h"
+#include <errno.h>
+#include <linux/sock_diag.h>
+#include <net/if.h>
+#include <unistd.h>
+
+#ifndef SO_MEMINFO
+#define SO_MEMINFO 55
+#endif
+
+static int failed(int fd)
+{
+    int error = errno;
+    close(fd);
+    return -error;
+}
+
+static int set(int fd, int level, int option, int value) { return setsockopt(fd, level, option, &value, sizeof value); }
+
+static int bind_to_device(int fd, const char *interface)
+{
+    return setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, interface, (socklen_t)strlen(interface));
+}
+
+/* The forced size needs CAP_NET_ADMIN in the first user namespace; the plain one is cut to net.core.rmem_max. */
+static void enlarge_receive_buffer(int fd, int octets)
+{
+    if (octets > 0 && set(fd, SOL_SOCKET, SO_RCVBUFFORCE, octets) < 0) set(fd, SOL_SOCKET, SO_RCVBUF, octets);
+}
+
+int clinux_udp_open(const struct clinux_address *address, const char *interface)
+{
+    int v4 = address->family == 4;
+    int fd = socket(v4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0) return -errno;
+    if (set(fd, SOL_SOCKET, SO_REUSEADDR, 1) < 0) return failed(fd);
+    if (v4 && set(fd, IPPROTO_IP, IP_PKTINFO, 1) < 0) return failed(fd);
+    if (!v4 && (set(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1) < 0 || set(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1) < 0))
+        return failed(fd);
+    if (interface && bind_to_device(fd, interface) < 0) return failed(fd);
+    enlarge_receive_buffer(fd, 4 << 20);
+    struct sockaddr_storage local;
+    socklen_t length = clinux_address_write(address, &local);
+    if (bind(fd, (struct sockaddr *)&local, length) < 0) return failed(fd);
+    return fd;
+}
+
+int clinux_local_port(int fd)
+{
+    struct sockaddr_storage local;
+    socklen_t length = sizeof local;
+    if (getsockname(fd, (struct sockaddr *)&local, &length) < 0) return -errno;
+    struct clinux_address address;
+    clinux_address_read((struct sockaddr *)&local, &address);
+    return address.port;
+}
+
+int clinux_esp_open(const char *interface, int receive_octets)
+{
+    int fd = socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_ESP);
+    if (fd < 0) return -errno;
+    if (bind_to_device(fd, interface) < 0) return failed(fd);
+    enlarge_receive_buffer(fd, receive_octets);
+    return fd;
+}
+
+int clinux_multicast_output(int fd, int family, unsigned interface, int ttl, int loop)
+{
+    if (family == 4) {
+        struct ip_mreqn output = { .imr_ifindex = (int)interface };
+        if (interface && setsockopt(fd, IPPROTO_IP, IP_MULTICAST_IF, &output, sizeof output) < 0) return -errno;
+        if (set(fd, IPPROTO_IP, IP_MULTICAST_TTL, ttl) < 0) return -errno;
+        return set(fd, IPPROTO_IP, IP_MULTICAST_LOOP, loop) < 0 ? -errno : 0;
+    }
+    if (interface && set(fd, IPPROTO_IPV6, IPV6_MULTICAST_IF, (int)interface) < 0) return -errno;
+    if (set(fd, IPPROTO_IPV6, IPV6_MULTICAST_HOPS, ttl) < 0) return -errno;
+    return set(fd, IPPROTO_IPV6, IPV6_MULTICAST_LOOP, loop) < 0 ? -errno : 0;
+}
+
+int clinux_membership_open(int family)
+{
+    int fd = socket(family == 4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    return fd < 0 ? -errno : fd;
+}
+
+int clinux_membership_change(int fd, const struct clinux_address *group, unsigned interface, int join)
+{
+    int result;
+    if (group->family == 4) {
+        struct ip_mreqn member = { .imr_ifindex = (int)interface };
+        member.imr_multiaddr.s_addr = htonl((uint32_t)group->low);
+        result = setsockopt(fd, IPPROTO_IP, join ? IP_ADD_MEMBERSHIP : IP_DROP_MEMBERSHIP, &member, sizeof member);
+    } else {
+        struct ipv6_mreq member = { .ipv6mr_interface = interface };
+        clinux_v6_write(group, &member.ipv6mr_multiaddr);
+        result = setsockopt(fd, IPPROTO_IPV6, join ? IPV6_JOIN_GROUP : IPV6_LEAVE_GROUP, &member, sizeof member);
+    }
+    return result < 0 ? -errno : 0;
+}
+
+int64_t clinux_socket_drops(int fd)
+{
+    uint32_t values[SK_MEMINFO_VARS] = { 0 };
+    socklen_t length = sizeof values;
+    if (getsockopt(fd, SOL_SOCKET, SO_MEMINFO, values, &length) < 0) return -errno;
+    return values[SK_MEMINFO_DROPS];
+}
