@@ -78,6 +78,7 @@ let package = Package(
 
         // Tests
         tests(of: "Basics"),
+        tests(of: "ISAKMP", ["Basics"]),
     ],
     swiftLanguageModes: [.v6]
 )
