@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Basics
+import Cryptography
+import ISAKMP
+
+/// An SA payload in GDOI's form (RFC 6407 5.2) and the KD payload (5.6) that goes with it.
+///
+///     SA { DOI 2, situation 0, next attribute payload, reserved, [SAK] SAT* }    KD { [KEK packet] TEK packet* }
+///
+/// The key packets stand in the order of SAK and SATs, one for each.
+struct SecurityAssociations {
+    var rekeySA: RekeySA?
+    var dataSAs: [DataSA]
+    /// Where a data SA carries its own times: in CONFIGURE. In a PUSH they stand in the TRANSACTION payload.
+    var carriesTimes: Bool
+    var limits: Limits
+
+    init(rekeySA: RekeySA?, dataSAs: [DataSA], carriesTimes: Bool, limits: Limits) {
+        self.rekeySA = rekeySA
+        self.dataSAs = dataSAs
+        self.carriesTimes = carriesTimes
+        self.limits = limits
+    }
+
+    func payloads() throws(FMKEError) -> (association: RawPayload, keys: RawPayload) {
+        try check()
+        var attributes: [RawPayload] = []
+        var packets: [KeyPacket] = []
+        if let rekeySA {
+            attributes.append(RawPayload(.rekeySA, rekeySA.policyBody()))
+            packets.append(rekeySA.keyPacket)
+        }
+        for dataSA in dataSAs {
+            attributes.append(RawPayload(.dataSA, dataSA.policyBody()))
+            packets.append(dataSA.keyPacket)
+        }
+        let chain = PayloadChain.encode(attributes)
+        var writer = OctetWriter(capacity: 12 + chain.octets.count)
+        writer.u32(GDOI.domain)
+        writer.u32(GDOI.situation)
+        writer.u16(UInt16(chain.first.rawValue))
+        writer.u16(0)
+        writer.append(chain.octets)
+        return (RawPayload(.securityAssociation, writer.bytes), try KeyPacket.payload(packets))
+    }
+
+    init(association: [UInt8], keys: [UInt8], carriesTimes: Bool, limits: Limits) throws(FMKEError) {
+        var reader = FieldReader(association)
+        guard try reader.u32() == GDOI.domain, try reader.u32() == GDOI.situation else { throw .unsupported }
+        guard let first = UInt8(exactly: try reader.u16()) else { throw .malformed }
+        try reader.zeros(2)
+        let list = try PayloadChain.read(
+            first: PayloadType(rawValue: first), reader.remainder(), limit: 1 + limits.dataAssociationsPerGroup)
+        var packets = try KeyPacketReader(keys)
+        var rekeySA: RekeySA?
+        var dataSAs: [DataSA] = []
+        for payload in list {
+            switch payload.type {
+            case .rekeySA where rekeySA == nil && dataSAs.isEmpty:
+                rekeySA = try RekeySA(policy: payload.body, keys: &packets)
+            case .dataSA:
+                dataSAs.append(try DataSA(policy: payload.body, keys: &packets))
+            case .rekeySA:
+                throw .malformed
+            default:
+                throw .unsupported
+            }
+        }
+        try packets.end()
+        self.init(rekeySA: rekeySA, dataSAs: dataSAs, carriesTimes: carriesTimes, limits: limits)
+        try check()
+    }
+
+    /// What holds for every set of SAs, on both sides: there is at least one, and no SPI twice.
+    private func check() throws(FMKEError) {
+        guard rekeySA != nil || !dataSAs.isEmpty else { throw .malformed }
+        guard dataSAs.count <= limits.dataAssociationsPerGroup else { throw .limit }
+        try rekeySA?.check()
+        var seen = Set<UInt32>()
+        for dataSA in dataSAs {
+            try dataSA.check()
+            guard seen.insert(dataSA.spi).inserted else { throw .malformed }
+            guard carriesTimes || (dataSA.activateInMilliseconds == 0 && dataSA.deactivateInMilliseconds == nil) else {
+                throw .malformed
+            }
+        }
+    }
+}
