@@ -51,6 +51,7 @@ public struct Phase1Configuration: Sendable {
     /// How much of the lifetime may pass before the initiator authenticates anew, in percent.
     public var reauthenticateAtPercent = 80
     /// May `exportableKey` give out a cipher key, for Wireshark?
+    /// May `Phase1Endpoint.exportableKey` give cipher keys away, for an operator who reads his own traffic?
     public var allowsKeyExport = false
     public var limits = Limits()
 
@@ -126,6 +127,24 @@ public enum Phase1Failure: Error, Hashable, Sendable {
     case peerMisbehaved
     /// The Diffie-Hellman value is not in the group.
     case invalidPublicValue
+    /// Our cryptographic library could not compute the suite: DES and Blowfish without its legacy provider, mostly.
+    case cryptographyFailed
+}
+
+/// Why a call of the engine above had no effect. Always the caller's or our limits' fault, never the peer's.
+public enum Phase1UseError: Error, Hashable, Sendable {
+    /// No ISAKMP SA by that name, or no longer.
+    case unknownAssociation
+    /// No request by that message id waits for an answer.
+    case unknownMessage
+    /// Not an exchange type of 240 and more, or the multicast one.
+    case unsupportedExchange
+    /// The message would be longer than `Limits.datagramOctetsSent`.
+    case tooLong
+    /// `Limits.exchangesPerAssociation` requests are in flight.
+    case tooManyExchanges
+    /// The cryptographic library failed.
+    case cryptographyFailed
 }
 
 public enum AssociationEnd: Hashable, Sendable {
