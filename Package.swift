@@ -81,7 +81,6 @@ let package = Package(
         tests(of: "LinkModel", ["Basics"]),
         tests(of: "ISAKMP", ["Basics"]),
         tests(of: "EventLoop", ["Basics"]),
-        tests(of: "ISAKMP", ["Basics"]),
     ],
     swiftLanguageModes: [.v6]
 )

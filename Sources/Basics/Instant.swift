@@ -47,4 +47,11 @@ extension Duration {
 
     /// In seconds, as a floating-point number for reports.
     public var inSeconds: Double { Double(wholeNanoseconds) / 1e9 }
+
+    /// In seconds with three decimals, for a line of the log: `1.250`.
+    public var secondsText: String {
+        let milliseconds = wholeMilliseconds
+        let fraction = String(milliseconds.magnitude % 1_000 + 1_000).dropFirst()
+        return "\(milliseconds < 0 ? "-" : "")\(milliseconds.magnitude / 1_000).\(fraction)"
+    }
 }

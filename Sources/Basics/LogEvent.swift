@@ -24,6 +24,22 @@ public struct LogEvent: Sendable, Hashable {
     }
 }
 
+/// Counts what had no effect, by reason, and says when a count is worth a line in the log.
+public struct DropCounters: Sendable, Hashable {
+    public private(set) var counts: [String: UInt64] = [:]
+
+    public init() {}
+
+    /// Counts one more. The result is the count if it is a power of ten, else nil: a flood makes few lines.
+    public mutating func count(_ reason: String) -> UInt64? {
+        let count = (counts[reason] ?? 0) + 1
+        counts[reason] = count
+        var power: UInt64 = 1
+        while power < count { power *= 10 }
+        return power == count ? count : nil
+    }
+}
+
 /// Numbers handed out once each, reserved in blocks: a block is recorded before its first number is used, so a crash
 /// skips numbers and never repeats one.
 public struct NumberBlock: Sendable, Hashable {

@@ -95,3 +95,8 @@ public func octets(hexadecimal text: some StringProtocol) -> [UInt8]? {
     }
     return high == nil ? result : nil
 }
+
+/// An SPI as people write it: `0x000012ab`.
+public func spiText(_ spi: UInt32) -> String {
+    "0x" + hexadecimal((0..<4).map { UInt8(truncatingIfNeeded: spi >> (24 - 8 * $0)) })
+}

@@ -43,6 +43,9 @@ public final class Phase1Endpoint {
     /// Tells the peer by a protected Delete and forgets the SA, or gives up an attempt.
     public func close(_ id: AssociationID, now: Instant) {}
 
+    /// Asks the peer at once whether it lives (RFC 3706); the answer comes as `.alive`.
+    public func probe(_ id: AssociationID, now: Instant) {}
+
     public func info(_ id: AssociationID) -> AssociationInfo? { nil }
     /// All established SAs, in no order.
     public var associations: [AssociationInfo] { [] }

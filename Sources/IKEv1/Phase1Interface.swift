@@ -50,7 +50,6 @@ public struct Phase1Configuration: Sendable {
     public var natKeepAlive: Duration = .seconds(20)
     /// How much of the lifetime may pass before the initiator authenticates anew, in percent.
     public var reauthenticateAtPercent = 80
-    /// May `exportableKey` give out a cipher key, for Wireshark?
     /// May `Phase1Endpoint.exportableKey` give cipher keys away, for an operator who reads his own traffic?
     public var allowsKeyExport = false
     public var limits = Limits()

@@ -93,6 +93,9 @@ public struct PushReceiver {
 
     // MARK: Outputs
 
+    /// When `poll` has something to do next.
+    public var due: Instant? { reportAt }
+
     public mutating func poll(now: Instant) -> Action {
         guard let reportAt, reportAt <= now else { return .wait(until: self.reportAt) }
         self.reportAt = nil

@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Basics
+internal import Cryptography
+internal import ESP
+internal import FMKE
+internal import IKEv1
+internal import ISAKMP
+internal import ReliablePush
+internal import Store
+
+/// Phase 2: the profile, and the life of the SAs it brings.
+extension GroupMember {
+    /// How long SAs that a profile no longer names go on receiving: what was sent before is still on its way.
+    private static let unlistedGrace: Duration = .seconds(5)
+
+    func receiveConfigure(_ payloads: [RawPayload], messageID: UInt32, association: AssociationID, now: Instant) {
+        let message: Configure
+        do {
+            message = try Configure(payloads: payloads, limits: configuration.limits)
+        } catch {
+            log(.error, "configure.malformed", ["reason": "\(error)"])
+            return
+        }
+        guard message.sequence > configureSequence else {
+            log(.warning, "configure.replayed", ["sequence": "\(message.sequence)"])
+            return
+        }
+        configureSequence = message.sequence
+        output(.persist([Record("profile/sequence", number: message.sequence)]))
+        var items: [ConfigureAnswer.Item] = []
+        for section in message.groups { items += apply(section, now: now) }
+        collect(message, now: now)
+        let answer = ConfigureAnswer(sequence: message.sequence, items: items)
+        pending.append(.configureAnswer(answer, messageID: messageID, association: association, at: now))
+        log(
+            .info, "configure.received",
+            [
+                "generation": "\(message.generation)", "part": "\(message.part + 1)/\(message.partCount)",
+                "groups": message.groups.map(\.name).joined(separator: ","),
+            ])
+    }
+
+    func send(_ answer: ConfigureAnswer, messageID: UInt32, association: AssociationID, now: Instant) {
+        do {
+            try endpoint.respond(
+                try answer.payloads(), to: messageID, exchange: .configure, on: association, now: now)
+        } catch {
+            log(.error, "configure.answer-failed", ["reason": "\(error)"])
+        }
+        drainEndpoint(now: now)
+    }
+
+    /// Keeps track of a generation's parts; when all are there, what none of them named is gone.
+    private func collect(_ message: Configure, now: Instant) {
+        if generation?.number != message.generation { generation = (message.generation, [], []) }
+        generation?.parts.insert(message.part)
+        generation?.groups.formUnion(message.groups.map(\.group))
+        guard let generation, generation.parts.count == Int(message.partCount) else { return }
+        for id in groups.keys.sorted() where !generation.groups.contains(id) { leave(id, why: "not in the profile") }
+        if readyAfter == nil, let firstDatagramAt, !groups.isEmpty {
+            readyAfter = now - firstDatagramAt
+            log(
+                .info, "profile.ready",
+                ["seconds": (now - firstDatagramAt).secondsText, "groups": "\(groups.count)"])
+        }
+    }
+
+    /// One group of a profile. Idempotent.
+    private func apply(_ section: GroupSection, now: Instant) -> [ConfigureAnswer.Item] {
+        let id = section.group
+        let rekeyItem = ConfigureAnswer.Item(group: id, spi: 0, code: .installed)
+        guard groups[id] != nil || groups.count < configuration.limits.groupsPerProfile else {
+            return [ConfigureAnswer.Item(group: id, spi: 0, code: .limit)]
+        }
+        do {
+            try adopt(section, now: now)
+        } catch {
+            return [ConfigureAnswer.Item(group: id, spi: 0, code: .unsupported)]
+        }
+        // A profile that crossed a newer PUSH on its way names nothing that we lack.
+        let isStale = section.membership.transaction < groups[id]?.receiver.complete ?? 0
+        var items = [rekeyItem]
+        for sa in section.dataSAs {
+            let code = install(
+                sa, in: id, transaction: section.membership.transaction,
+                activateIn: .milliseconds(Int64(sa.activateInMilliseconds)),
+                removeIn: sa.deactivateInMilliseconds.map { .milliseconds(Int64($0)) }, now: now)
+            items.append(ConfigureAnswer.Item(group: id, spi: sa.spi, code: code))
+        }
+        guard !isStale else { return items }
+        let listed = Set(section.dataSAs.map(\.spi))
+        for index in groups[id]?.sas.indices ?? 0..<0 {
+            guard let held = groups[id]?.sas[index], !listed.contains(held.key.spi) else { continue }
+            groups[id]?.sas[index].removeAt = min(held.removeAt ?? .distantFuture, now + Self.unlistedGrace)
+        }
+        groups[id]?.receiver.reset(
+            memberIndex: section.membership.memberIndex, complete: section.membership.transaction)
+        groups[id]?.askAt = nil
+        return items
+    }
+
+    /// The group itself: membership, rekey SA, control channel.
+    private func adopt(_ section: GroupSection, now: Instant) throws(FMKEError) {
+        let id = section.group
+        let direction = section.dataSAs.first?.direction ?? .receiver
+        let (maySend, mayReceive) = (direction != .receiver, direction != .sender)
+        guard var group = groups[id] else {
+            groups[id] = MemberGroup(
+                id: id, name: section.name, membership: section.membership, maySend: maySend, mayReceive: mayReceive,
+                channel: try MemberChannel(section.rekeySA, of: id, now: now),
+                receiver: PushReceiver(
+                    memberIndex: section.membership.memberIndex, complete: section.membership.transaction,
+                    random: random),
+                window: SequenceWindow(floor: section.membership.sequence))
+            output(.joinControl(section.rekeySA.control))
+            log(
+                .info, "group.joined",
+                [
+                    "group": section.name, "epoch": "\(section.rekeySA.epoch)",
+                    "control": "\(section.rekeySA.control)", "index": "\(section.membership.memberIndex)",
+                ])
+            return
+        }
+        // An older epoch is a profile that crossed a change of KEK on its way: what we hold is newer.
+        guard section.rekeySA.epoch >= group.channel.rekeySA.epoch else { return }
+        if section.rekeySA.spi != group.channel.rekeySA.spi {
+            let channel = try MemberChannel(section.rekeySA, of: id, now: now)
+            if channel.rekeySA.control != group.channel.rekeySA.control {
+                output(.leaveControl(group.channel.rekeySA.control))
+                output(.joinControl(channel.rekeySA.control))
+            }
+            // The old KEK is not kept: a removed member may know it.
+            group.channel = channel
+            group.previous = nil
+            log(.info, "group.kek-changed", ["group": group.name, "epoch": "\(channel.rekeySA.epoch)"])
+        }
+        group.name = section.name
+        group.membership = section.membership
+        (group.maySend, group.mayReceive) = (maySend, mayReceive)
+        group.window.raiseFloor(to: section.membership.sequence)
+        groups[id] = group
+    }
+
+    // MARK: Data SAs
+
+    /// Takes a data SA in, or brings the times of a known one up to date.
+    func install(
+        _ sa: DataSA, in id: UInt32, transaction: UInt64, activateIn: Duration, removeIn: Duration?, now: Instant
+    ) -> ConfigureAnswer.Code {
+        guard let group = groups[id] else { return .failed }
+        let activateAt = now + activateIn
+        let removeAt = removeIn.map { now + $0 }
+        let key = SAKey(spi: sa.spi, destination: sa.selector.destination.address)
+        if let index = group.sas.firstIndex(where: { $0.key == key }) {
+            if let planned = group.sas[index].activateAt {
+                groups[id]?.sas[index].activateAt = min(planned, activateAt)
+            }
+            if let removeAt { groups[id]?.sas[index].removeAt = min(group.sas[index].removeAt ?? removeAt, removeAt) }
+            return .known
+        }
+        guard group.sas.count < configuration.limits.dataAssociationsPerGroup * 4 else { return .limit }
+        let taken = groups.contains { $0.key != id && $0.value.sas.contains { $0.sa.selector.overlaps(sa.selector) } }
+        guard !taken else { return .conflict }
+        groups[id]?.sas.append(
+            MemberSA(
+                sa: sa, key: key, transaction: transaction, expiresAt: now + .seconds(Int64(sa.lifetimeSeconds)),
+                activateAt: group.maySend ? activateAt : nil, removeAt: removeAt))
+        if group.mayReceive { output(.data(.addInbound(parameters(sa, key, of: group, isOutbound: false)))) }
+        if group.maySend { output(.data(.addOutbound(parameters(sa, key, of: group, isOutbound: true)))) }
+        log(
+            .info, "sa.installed",
+            [
+                "group": group.name, "spi": spiText(sa.spi), "suite": sa.suite.rawValue,
+                "flow": "\(sa.selector)", "activate_in_ms": "\(activateIn.wholeMilliseconds)",
+            ])
+        return .installed
+    }
+
+    private func parameters(_ sa: DataSA, _ key: SAKey, of group: MemberGroup, isOutbound: Bool) -> SAParameters {
+        SAParameters(
+            key: key, selector: sa.selector, suite: sa.suite, cipherKey: sa.cipherKey,
+            authenticationKey: sa.authenticationKey, source: isOutbound ? configuration.local.address : nil,
+            senderID: isOutbound ? group.membership.senderID ?? 0 : 0,
+            octetLimit: isOutbound ? sa.lifetimeKilobytes.map { UInt64($0) * 1_024 } : nil, name: group.name)
+    }
+
+    /// Moves senders to SAs whose time has come and takes out those whose time is over.
+    func ageSAs(of id: UInt32, now: Instant) {
+        guard let group = groups[id] else { return }
+        for index in group.sas.indices {
+            guard let due = group.sas[index].activateAt, due <= now, group.sas[index].endsAt > now else { continue }
+            let sa = group.sas[index]
+            groups[id]?.sas[index].activateAt = nil
+            output(.data(.activateOutbound(sa.key)))
+            for other in group.sas.indices where group.sas[other].sa.selector == sa.sa.selector {
+                groups[id]?.sas[other].isActive = other == index
+            }
+            log(.info, "sa.activated", ["group": group.name, "spi": spiText(sa.key.spi)])
+        }
+        for sa in groups[id]?.sas ?? [] where sa.endsAt <= now {
+            remove(sa, of: group)
+            log(
+                sa.expiresAt <= now ? .warning : .info, "sa.removed",
+                [
+                    "group": group.name, "spi": spiText(sa.key.spi),
+                    "reason": sa.expiresAt <= now ? "expired" : "replaced",
+                ])
+        }
+        groups[id]?.sas.removeAll { $0.endsAt <= now }
+        if let previous = group.previous, previous.until <= now { groups[id]?.previous = nil }
+    }
+
+    private func remove(_ sa: MemberSA, of group: MemberGroup) {
+        if group.mayReceive { output(.data(.removeInbound(sa.key))) }
+        if group.maySend { output(.data(.removeOutbound(sa.key))) }
+    }
+
+    /// Drops a group and everything of it.
+    func leave(_ id: UInt32, why: String) {
+        guard let group = groups.removeValue(forKey: id) else { return }
+        for sa in group.sas { remove(sa, of: group) }
+        output(.leaveControl(group.channel.rekeySA.control))
+        log(.warning, "group.left", ["group": group.name, "reason": why])
+    }
+}
+
+extension Record {
+    init(_ name: String, number: UInt64) {
+        var writer = OctetWriter(capacity: 8)
+        writer.u64(number)
+        self.init(name, .init(writer.bytes))
+    }
+}

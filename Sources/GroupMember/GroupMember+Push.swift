@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+
+public import Basics
+internal import Cryptography
+internal import ESP
+internal import FMKE
+internal import IKEv1
+internal import ISAKMP
+internal import ReliablePush
+internal import Store
+
+/// Phase 3: the groups' control channels, and STATUS.
+extension GroupMember {
+    /// Least time between two requests for a profile that an unauthenticated sign (an unknown KEK) provoked.
+    private static let askInterval: Duration = .seconds(10)
+
+    /// Does the exchange octet of the header say PUSH?
+    static func isPush(_ bytes: [UInt8]) -> Bool { bytes.count > 18 && bytes[18] == ExchangeType.push.rawValue }
+
+    func receivePush(_ datagram: Datagram, now: Instant) {
+        guard datagram.bytes.count <= configuration.limits.datagramOctets,
+            let (spi, sequence) = PushEnvelope.peek(datagram.bytes)
+        else {
+            drop("malformed", from: datagram.remote)
+            return
+        }
+        guard let (id, channel) = channel(for: spi, now: now) else {
+            unknownKEK(datagram, now: now)
+            return
+        }
+        // Before the costly part: whatever was accepted once, or is too old, is not looked at again.
+        guard groups[id]?.window.isFresh(sequence) == true else {
+            drop("duplicate", from: datagram.remote)
+            return
+        }
+        let push: Push
+        do throws(FMKEError) {
+            push = try channel.opener.open(datagram.bytes)
+        } catch {
+            drop(error == .notAuthentic ? "notAuthentic" : "malformed", from: datagram.remote)
+            return
+        }
+        groups[id]?.window.accept(push.sequence)
+        output(.persist([Record("group/\(id)/accepted", number: push.sequence)]))
+        accept(push, in: id, now: now)
+    }
+
+    private func channel(for spi: RekeySPI, now: Instant) -> (UInt32, MemberChannel)? {
+        for (id, group) in groups {
+            if let channel = group.channel(for: spi, now: now) { return (id, channel) }
+        }
+        return nil
+    }
+
+    /// A PUSH under a KEK that we do not hold, on the control channel of a group of ours: perhaps we missed a change.
+    /// It is no proof, so all it does is make us ask, rarely.
+    private func unknownKEK(_ datagram: Datagram, now: Instant) {
+        drop("unknownKEK", from: datagram.remote)
+        for (id, group) in groups where group.channel.rekeySA.control == datagram.local && group.askAt == nil {
+            let earliest = group.lastAskedAt.map { $0 + Self.askInterval } ?? now
+            groups[id]?.askAt = max(now, earliest) + random.duration(below: .seconds(1))
+        }
+    }
+
+    private func accept(_ push: Push, in id: UInt32, now: Instant) {
+        let header = push.header
+        var body = push.body
+        if header.kind == .parity {
+            // Of a block of one datagram the parity is its repetition; of larger ones it is of use to a decoder only.
+            guard header.dataCount == 1, let repeated = try? Shard.body(from: push.body) else { return }
+            body = repeated
+        }
+        guard let outcome = groups[id]?.receiver.receive(header, body: body, now: now) else { return }
+        switch outcome {
+        case .complete(let transaction, let body): install(body, of: transaction, header, in: id, now: now)
+        case .commit(let transaction, let milliseconds):
+            let activateAt = now + .milliseconds(Int64(milliseconds))
+            for index in groups[id]?.sas.indices ?? 0..<0 where groups[id]?.sas[index].transaction == transaction {
+                guard let planned = groups[id]?.sas[index].activateAt else { continue }
+                groups[id]?.sas[index].activateAt = min(planned, activateAt)
+            }
+        case .nothing, .stale: break
+        }
+    }
+
+    private func install(
+        _ body: [UInt8], of transaction: UInt64, _ header: TransactionHeader, in id: UInt32, now: Instant
+    ) {
+        let update: KeyUpdate
+        do {
+            update = try KeyUpdate(body: body, limits: configuration.limits)
+        } catch {
+            log(.error, "push.malformed", ["group": groups[id]?.name ?? "", "reason": "\(error)"])
+            return
+        }
+        let removeIn = Duration.milliseconds(Int64(header.deactivateInMilliseconds))
+        if let rekeySA = update.rekeySA { change(to: rekeySA, in: id, keepingFor: removeIn, now: now) }
+        var isWhole = true
+        for sa in update.dataSAs {
+            let code = install(
+                sa, in: id, transaction: transaction,
+                activateIn: .milliseconds(Int64(header.activateInMilliseconds)), removeIn: nil, now: now)
+            if !code.isGood { isWhole = false }
+        }
+        for index in groups[id]?.sas.indices ?? 0..<0 {
+            guard let held = groups[id]?.sas[index], update.replaced.contains(held.key.spi) else { continue }
+            groups[id]?.sas[index].removeAt = min(held.removeAt ?? .distantFuture, now + removeIn)
+        }
+        guard isWhole else {
+            log(.error, "push.incomplete", ["group": groups[id]?.name ?? "", "transaction": "\(transaction)"])
+            return
+        }
+        groups[id]?.receiver.completed(transaction)
+        log(
+            .info, "push.installed",
+            [
+                "group": groups[id]?.name ?? "", "transaction": "\(transaction)",
+                "spis": update.dataSAs.map { spiText($0.spi) }.joined(separator: ","),
+                "kek": update.rekeySA == nil ? "same" : "new",
+            ])
+    }
+
+    private func change(to rekeySA: RekeySA, in id: UInt32, keepingFor kept: Duration, now: Instant) {
+        guard var group = groups[id], rekeySA.epoch > group.channel.rekeySA.epoch else { return }
+        guard let channel = try? MemberChannel(rekeySA, of: id, now: now) else {
+            log(.error, "push.unsupported-kek", ["group": group.name])
+            return
+        }
+        if channel.rekeySA.control != group.channel.rekeySA.control {
+            output(.leaveControl(group.channel.rekeySA.control))
+            output(.joinControl(channel.rekeySA.control))
+        }
+        group.previous = (group.channel, now + kept)
+        group.channel = channel
+        groups[id] = group
+        log(.info, "group.kek-changed", ["group": group.name, "epoch": "\(rekeySA.epoch)"])
+    }
+
+    // MARK: Time and STATUS
+
+    /// Does what is due in every group, and reports where an answer is due.
+    func advanceGroups(to now: Instant) {
+        var mustReport = false
+        var wanted: Set<UInt32> = []
+        for id in groups.keys.sorted() {
+            ageSAs(of: id, now: now)
+            while let action = groups[id]?.receiver.poll(now: now), action == .report { mustReport = true }
+            let isAsking = groups[id]?.askAt.map { $0 <= now } ?? false
+            let isEnding = groups[id]?.refreshAt.map { $0 <= now } ?? false
+            if isAsking || isEnding {
+                groups[id]?.askAt = nil
+                groups[id]?.lastAskedAt = now
+                wanted.insert(id)
+            }
+        }
+        if mustReport || !wanted.isEmpty { report(asking: wanted, now: now) }
+    }
+
+    private func report(asking wanted: Set<UInt32>, now: Instant) {
+        guard case .registered(let association) = connection else { return }
+        reportCount += 1
+        let reports = groups.values.sorted { $0.id < $1.id }.map { group in
+            GroupReport(
+                group: group.id, epoch: group.channel.rekeySA.epoch, complete: group.receiver.complete,
+                sequence: group.window.highest, missing: group.receiver.missing, activeSPIs: group.activeSPIs,
+                wantsProfile: wanted.contains(group.id))
+        }
+        do {
+            let status = Status(report: reportCount, groups: reports)
+            _ = try endpoint.send(.status, try status.payloads(), on: association, now: now)
+            let missing = reports.filter { !$0.missing.isEmpty }.map { "\($0.group)" }.joined(separator: ",")
+            log(
+                .debug, "status.sent",
+                ["report": "\(reportCount)", "missing": missing, "asking": "\(wanted.count)"])
+        } catch {
+            log(.error, "status.failed", ["reason": "\(error)"])
+        }
+        drainEndpoint(now: now)
+    }
+
+    // MARK: Snapshot
+
+    public func snapshot(now: Instant) -> MemberSnapshot {
+        let ordered = groups.values.sorted { $0.name < $1.name }
+        var info: AssociationInfo?
+        if case .registered(let id) = connection { info = endpoint.info(id) }
+        return MemberSnapshot(
+            name: configuration.name, state: info != nil ? "registered" : groups.isEmpty ? "connecting" : "degraded",
+            gcks: "\(configuration.gcks)", suite: info?.suite.description,
+            roundTripMilliseconds: info?.roundTrip?.wholeMilliseconds,
+            registeredSeconds: info.map { (now - $0.establishedAt).inSeconds },
+            registrationSeconds: readyAfter?.inSeconds, groups: ordered.map { Self.describe($0, now: now) },
+            sas: ordered.flatMap { group in group.sas.map { Self.describe($0, of: group, now: now) } },
+            drops: drops.counts,
+            lastFailure: lastFailure)
+    }
+
+    private static func describe(_ group: MemberGroup, now: Instant) -> MemberSnapshot.Group {
+        MemberSnapshot.Group(
+            name: group.name, id: group.id,
+            role: group.maySend ? (group.mayReceive ? "both" : "sender") : "receiver",
+            control: "\(group.channel.rekeySA.control)", epoch: group.channel.rekeySA.epoch,
+            transaction: group.receiver.complete, isCurrent: group.receiver.complete >= group.receiver.newest,
+            memberIndex: group.membership.memberIndex, rekeySequence: group.window.highest,
+            kekExpiresInSeconds: (group.channel.expiresAt - now).inSeconds)
+    }
+
+    private static func describe(_ sa: MemberSA, of group: MemberGroup, now: Instant) -> MemberSnapshot.SA {
+        MemberSnapshot.SA(
+            group: group.name, spi: spiText(sa.key.spi), flow: sa.sa.selector.description, suite: sa.sa.suite.rawValue,
+            direction: group.maySend ? (group.mayReceive ? "both" : "out") : "in", isActive: sa.isActive,
+            transaction: sa.transaction, expiresInSeconds: (sa.endsAt - now).inSeconds)
+    }
+}

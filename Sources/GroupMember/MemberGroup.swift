@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Basics
+internal import ESP
+internal import FMKE
+internal import ReliablePush
+
+/// A data SA in its life at a member.
+struct MemberSA {
+    let sa: DataSA
+    let key: SAKey
+    /// The transaction that brought it.
+    let transaction: UInt64
+    let expiresAt: Instant
+    /// When this member, if it is a sender, moves to it; nil once it has.
+    var activateAt: Instant?
+    var isActive = false
+    /// When it is gone, for one that is being replaced.
+    var removeAt: Instant?
+    /// The data plane refused it.
+    var hasFailed = false
+
+    var endsAt: Instant { min(expiresAt, removeAt ?? expiresAt) }
+}
+
+/// A rekey SA that this member can open PUSHes of.
+struct MemberChannel {
+    let rekeySA: RekeySA
+    let opener: PushOpener
+    let expiresAt: Instant
+
+    init(_ rekeySA: RekeySA, of group: UInt32, now: Instant) throws(FMKEError) {
+        self.rekeySA = rekeySA
+        opener = try PushOpener(group: group, rekeySA: rekeySA)
+        expiresAt = now + .seconds(Int64(rekeySA.lifetimeSeconds))
+    }
+}
+
+/// One group as a member knows it.
+struct MemberGroup {
+    let id: UInt32
+    var name: String
+    var membership: Membership
+    var maySend: Bool
+    var mayReceive: Bool
+    var channel: MemberChannel
+    /// The channel before the last change of KEK, for repetitions that are still on their way; and until when.
+    var previous: (channel: MemberChannel, until: Instant)?
+    var receiver: PushReceiver
+    var window: SequenceWindow
+    /// In the order they came.
+    var sas: [MemberSA] = []
+    /// When to ask for the profile, after a sign that we missed something the control channel cannot repair.
+    var askAt: Instant?
+    var lastAskedAt: Instant?
+
+    func channel(for spi: RekeySPI, now: Instant) -> MemberChannel? {
+        if channel.rekeySA.spi == spi { return channel.expiresAt > now ? channel : nil }
+        guard let previous, previous.channel.rekeySA.spi == spi, previous.until > now else { return nil }
+        return previous.channel
+    }
+
+    /// For a STATUS: what is used for sending, else what is newest for receiving.
+    var activeSPIs: [UInt32] {
+        if maySend { return sas.filter(\.isActive).map(\.key.spi) }
+        guard let newest = sas.map(\.transaction).max() else { return [] }
+        return sas.filter { $0.transaction == newest }.map(\.key.spi)
+    }
+
+    /// The next instant at which something of this group is due, the receiver's answers apart.
+    func nextDeadline() -> Instant? {
+        var next = askAt
+        func consider(_ instant: Instant?) {
+            guard let instant else { return }
+            next = min(next ?? instant, instant)
+        }
+        for sa in sas {
+            consider(sa.activateAt)
+            consider(sa.endsAt)
+        }
+        consider(previous?.until)
+        consider(refreshAt)
+        return next
+    }
+
+    /// When a profile is asked for because nothing newer came: shortly before the KEK or the newest data SAs end.
+    var refreshAt: Instant? {
+        let newest = sas.filter { $0.removeAt == nil }.map(\.expiresAt).max()
+        let end = min(channel.expiresAt, newest ?? channel.expiresAt)
+        let life = Duration.seconds(Int64(sas.map(\.sa.lifetimeSeconds).max() ?? channel.rekeySA.lifetimeSeconds))
+        let due = end - life / 10
+        guard let lastAskedAt else { return due }
+        return max(due, lastAskedAt + .seconds(30))
+    }
+}

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Basics
+internal import Cryptography
+internal import FMKE
+internal import IKEv1
+internal import ReliablePush
+
+/// What the server knows of one member of one group.
+struct MemberState {
+    /// Its number in the group; never given to another member.
+    let index: UInt32
+    let role: MemberRole
+    /// The sender id of its newest registration (RFC 6054); nil for a receiver. A member that comes back gets a new
+    /// one (RFC 6407 3.5.1): its IV counter may have started again.
+    var senderID: UInt16?
+    /// It was sent keys that may still be valid.
+    var holdsKeys = false
+    /// The newest transaction it confirmed, and when.
+    var confirmed: UInt64 = 0
+    var confirmedAt: Instant?
+}
+
+/// A data SA in its life at the server.
+struct ServerDataSA {
+    var sa: DataSA
+    /// The transaction that made it.
+    let transaction: UInt64
+    let createdAt: Instant
+    /// When senders move to it.
+    var activateAt: Instant
+    /// When it is gone, for one that is being replaced.
+    var removeAt: Instant?
+    let expiresAt: Instant
+
+    /// As a profile describes it now; nil when it is over.
+    func described(now: Instant, for role: MemberRole) -> DataSA? {
+        guard expiresAt > now, removeAt.map({ $0 > now }) ?? true else { return nil }
+        var copy = sa
+        copy.lifetimeSeconds = UInt32(clamping: Int64((expiresAt - now).inSeconds.rounded(.up)))
+        copy.activateInMilliseconds = UInt32(clamping: max((activateAt - now).wholeMilliseconds, 0))
+        copy.deactivateInMilliseconds = removeAt.map { UInt32(clamping: ($0 - now).wholeMilliseconds) }
+        copy.direction = role == .sender ? .sender : role == .receiver ? .receiver : .symmetric
+        return copy
+    }
+}
+
+/// A transaction under way.
+struct OpenTransaction {
+    var sender: PushSender
+    /// That of the KEK which the members have when it starts.
+    let channel: PushSealer
+    /// The epoch it leads to.
+    let epoch: UInt32
+    let reason: RekeyReason
+    /// Members that hold no keys of the group and are not waited for.
+    let absent: [String]
+    /// COMMITs still to send, and when the next is due.
+    var commitsLeft = 0
+    var commitAt: Instant?
+    var isCommitted = false
+    /// A verdict that waits for the activation: a revocation is over when senders have moved.
+    var heldVerdict: PushVerdict?
+    /// COMMIT as soon as this share has confirmed, in percent.
+    let commitAtPercent: Double?
+}
+
+/// One group at the server.
+struct GroupState {
+    let entry: GroupEntry
+    var members: [String: MemberState] = [:]
+    var rekeySA: RekeySA
+    /// That of the current KEK.
+    var channel: PushSealer
+    var kekExpiresAt: Instant
+    /// Oldest first.
+    var data: [ServerDataSA] = []
+    /// The newest transaction.
+    var transaction: UInt64
+    var sequence: NumberBlock
+    var nextSenderID: UInt32 = 1
+    var open: [UInt64: OpenTransaction] = [:]
+    var lastVerdict: VerdictReport?
+    var dataRekeyAt: Instant
+    var kekRekeyAt: Instant
+    var beaconAt: Instant
+    var beaconPause: Duration = .seconds(1)
+
+    func memberName(_ index: UInt32) -> String {
+        members.first { $0.value.index == index }?.key ?? "member \(index)"
+    }
+
+    /// Data SAs that are not over.
+    func live(now: Instant) -> [ServerDataSA] {
+        data.filter { $0.expiresAt > now && ($0.removeAt.map { $0 > now } ?? true) }
+    }
+
+    /// The next instant at which something of this group is due.
+    func nextDeadline(senderWaits: [Instant]) -> Instant {
+        var next = min(dataRekeyAt, kekRekeyAt, beaconAt)
+        for wait in senderWaits { next = min(next, wait) }
+        for transaction in open.values {
+            if let commitAt = transaction.commitAt { next = min(next, commitAt) }
+            if transaction.heldVerdict != nil { next = min(next, transaction.sender.activateAt) }
+        }
+        for sa in data { next = min(next, sa.removeAt ?? sa.expiresAt) }
+        return next
+    }
+}
+
+/// What the server knows of one client.
+struct ClientState {
+    let name: String
+    /// The declared address; nil for a client of a range.
+    let address: IPAddress?
+    var isRevoked = false
+    var association: AssociationID?
+    var lastHeard: Instant?
+    /// Profile messages: sequence and generation.
+    var sequence: NumberBlock
+    var generation: UInt32 = 0
+    /// CONFIGUREs under way by message id: what their acknowledgement will confirm.
+    var pending: [UInt32: PendingConfigure] = [:]
+    /// The highest STATUS counter seen under the present ISAKMP SA.
+    var lastReport: UInt64 = 0
+    var lastProfileAt: Instant?
+    /// It ever completed phase 1 since this server started.
+    var wasRegistered = false
+}
+
+struct PendingConfigure {
+    let association: AssociationID
+    let sequence: UInt64
+    /// Newest transaction in it, by group.
+    let transactions: [UInt32: UInt64]
+}

@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Basics
+internal import FMKE
+internal import Cryptography
+internal import ReliablePush
+internal import IKEv1
+internal import ISAKMP
+
+/// Phase 1 events, profiles (phase 2) and STATUS.
+extension KeyServer {
+    func handle(_ event: Phase1Event, now: Instant) {
+        switch event {
+        case .established(let info): register(info, now: now)
+        case .failed(let peer, let remote, let reason):
+            log(
+                .warning, "phase1.failed",
+                ["peer": peer ?? "unknown", "from": "\(remote)", "reason": "\(reason)"])
+        case .ended(let info, let reason): associationEnded(info, reason: reason, now: now)
+        case .reauthenticationDue:
+            break  // the client is the initiator: it will come
+        case .request(let info, let exchange, _, let payloads):
+            guard exchange == .status, let name = clientName(info.id) else {
+                drop("unsupportedExchange", from: info.remote)
+                return
+            }
+            receiveStatus(payloads, from: name, info: info, now: now)
+        case .answer(let info, let exchange, let messageID, let payloads):
+            guard exchange == .configure, let name = clientName(info.id) else { return }
+            receiveAnswer(payloads, to: messageID, from: name, info: info, now: now)
+        case .unanswered(let info, _, let messageID):
+            guard let name = clientName(info.id) else { return }
+            clients[name]?.pending[messageID] = nil
+            log(.warning, "configure.unanswered", ["client": name, "to": "\(info.remote)"])
+        case .alive(let info):
+            guard let name = clientName(info.id) else { return }
+            heard(name, now: now)
+        case .moved(let info, let from):
+            log(.info, "phase1.moved", ["client": info.peerName, "from": "\(from)", "to": "\(info.remote)"])
+        case .dropped(let reason, let from): drop(reason.rawValue, from: from)
+        }
+    }
+
+    func clientName(_ id: AssociationID) -> String? {
+        clients.first { $0.value.association == id }?.key
+    }
+
+    private func drop(_ reason: String, from: SocketAddress) {
+        guard let count = drops.count(reason) else { return }
+        log(.warning, "datagram.dropped", ["reason": reason, "from": "\(from)", "count": "\(count)"])
+    }
+
+    // MARK: Phase 1
+
+    private func register(_ info: AssociationInfo, now: Instant) {
+        guard let name = directory.client(at: info.remote.address, identity: info.peerIdentity),
+            !directory.isRevoked(name)
+        else {
+            log(
+                .warning, "client.refused",
+                ["peer": info.peerName, "from": "\(info.remote)", "identity": Self.text(info.peerIdentity)])
+            endpoint.close(info.id, now: now)
+            return
+        }
+        let previous = clients[name]?.association
+        let isRestart = info.isInitialContact && clients[name]?.wasRegistered == true
+        clients[name]?.association = info.id
+        clients[name]?.pending = [:]
+        clients[name]?.lastReport = 0
+        clients[name]?.lastHeard = now
+        clients[name]?.wasRegistered = true
+        outputs.append(.associationUp(info.id))
+        log(
+            .info, "client.authenticated",
+            [
+                "client": name, "from": "\(info.remote)", "suite": "\(info.suite)",
+                "rtt_ms": info.roundTrip.map { "\($0.wholeMilliseconds)" } ?? "unknown",
+                "nat": "\(info.isBehindNAT)",
+            ])
+        if let previous, previous != info.id { endpoint.close(previous, now: now) }
+        for id in groups.keys.sorted() {
+            guard let member = groups[id]?.members[name], member.role.maySend else { continue }
+            assignSenderID(to: name, in: id, now: now)
+            // Its ESP counters are gone with its memory: receivers would take what it sends for replays.
+            if isRestart, member.holdsKeys {
+                _ = try? startTransaction(group: id, newKEK: false, reason: .senderRestarted, now: now)
+            }
+        }
+        sendProfile(to: name, now: now)
+    }
+
+    private func assignSenderID(to name: String, in group: UInt32, now: Instant) {
+        guard var state = groups[group] else { return }
+        guard state.nextSenderID <= UInt32(UInt16.max) else {
+            log(.error, "group.sender-ids-exhausted", ["group": state.entry.name, "client": name])
+            return
+        }
+        state.members[name]?.senderID = UInt16(state.nextSenderID)
+        state.nextSenderID += 1
+        groups[group] = state
+        outputs.append(record("group/\(group)/sender-id", number: UInt64(state.nextSenderID)))
+    }
+
+    private func associationEnded(_ info: AssociationInfo, reason: AssociationEnd, now: Instant) {
+        guard let name = clientName(info.id) else { return }
+        clients[name]?.association = nil
+        clients[name]?.pending = [:]
+        let level: LogEvent.Level = reason == .deadPeer || reason == .expired ? .warning : .info
+        log(level, "client.gone", ["client": name, "reason": "\(reason)"])
+        for id in groups.keys {
+            guard let member = groups[id]?.members[name] else { continue }
+            for key in groups[id]?.open.keys.sorted() ?? [] {
+                groups[id]?.open[key]?.sender.giveUp(member.index, reason: .unreachable)
+            }
+        }
+    }
+
+    // MARK: Phase 2
+
+    /// Sends a client everything it may have, as one generation of CONFIGURE messages.
+    func sendProfile(to name: String, now: Instant) {
+        guard var client = clients[name], let association = client.association else { return }
+        var sections: [GroupSection] = []
+        for id in groups.keys.sorted() {
+            guard let group = groups[id], let member = group.members[name] else { continue }
+            sections.append(section(of: group, for: member, now: now))
+            groups[id]?.members[name]?.holdsKeys = true
+        }
+        client.generation &+= 1
+        client.lastProfileAt = now
+        do {
+            let messages = try Configure.split(
+                sequence: 0, generation: client.generation, groups: sections, limits: configuration.limits)
+            for var message in messages {
+                let (number, reservation) = client.sequence.take()
+                if let reservation { outputs.append(record("client/\(name)/sequence", number: reservation)) }
+                message.sequence = number
+                let messageID = try endpoint.request(.configure, message.payloads(), on: association, now: now)
+                client.pending[messageID] = PendingConfigure(
+                    association: association, sequence: number,
+                    transactions: Dictionary(
+                        message.groups.map { ($0.group, $0.membership.transaction) }
+                    ) { max($0, $1) })
+            }
+            log(
+                .info, "configure.sent",
+                ["client": name, "groups": "\(sections.count)", "messages": "\(messages.count)"])
+        } catch {
+            log(.error, "configure.failed", ["client": name, "reason": "\(error)"])
+        }
+        clients[name] = client
+    }
+
+    private func section(of group: GroupState, for member: MemberState, now: Instant) -> GroupSection {
+        var rekeySA = group.rekeySA
+        rekeySA.lifetimeSeconds = UInt32(clamping: Int64((group.kekExpiresAt - now).inSeconds))
+        let membership = Membership(
+            memberIndex: member.index, senderID: member.senderID, sequence: group.sequence.last,
+            transaction: group.transaction)
+        // What is over is left out; of many, the newest ones fit the message.
+        let live = group.data.compactMap { $0.described(now: now, for: member.role) }
+        let most = configuration.limits.dataAssociationsPerGroup
+        return GroupSection(
+            group: group.entry.id, name: group.entry.name, membership: membership, rekeySA: rekeySA,
+            dataSAs: Array(live.suffix(most)))
+    }
+
+    private func receiveAnswer(
+        _ payloads: [RawPayload], to messageID: UInt32, from name: String, info: AssociationInfo, now: Instant
+    ) {
+        guard let pending = clients[name]?.pending.removeValue(forKey: messageID) else { return }
+        heard(name, now: now)
+        guard let answer = try? ConfigureAnswer(payloads: payloads, limits: configuration.limits),
+            answer.sequence == pending.sequence
+        else {
+            log(.warning, "configure.answer-malformed", ["client": name])
+            return
+        }
+        guard answer.isAcknowledgement else {
+            let bad = answer.items.filter { !$0.code.isGood }
+            let list = bad.map { "group \($0.group) spi \(spiText($0.spi)): \($0.code)" }.joined(separator: "; ")
+            log(.error, "configure.refused", ["client": name, "items": list])
+            return
+        }
+        log(.info, "configure.acknowledged", ["client": name, "sas": "\(answer.items.count)"])
+        for (group, transaction) in pending.transactions {
+            confirm(client: name, group: group, transaction: transaction, now: now)
+        }
+    }
+
+    // MARK: STATUS
+
+    private func receiveStatus(_ payloads: [RawPayload], from name: String, info: AssociationInfo, now: Instant) {
+        guard let status = try? Status(payloads: payloads, limits: configuration.limits) else {
+            log(.warning, "status.malformed", ["client": name])
+            return
+        }
+        guard status.report > clients[name]?.lastReport ?? 0 else {
+            drop("oldReport", from: info.remote)
+            return
+        }
+        clients[name]?.lastReport = status.report
+        heard(name, now: now)
+        var needsProfile = false
+        for report in status.groups {
+            guard let group = groups[report.group], let member = group.members[name] else {
+                // It reports a group that is no longer its: its profile tells it so.
+                needsProfile = true
+                continue
+            }
+            guard report.complete <= group.transaction, report.epoch <= group.rekeySA.epoch else {
+                log(.error, "status.from-the-future", ["client": name, "group": group.entry.name])
+                continue
+            }
+            confirm(client: name, group: report.group, transaction: report.complete, now: now)
+            for missing in report.missing {
+                groups[report.group]?.open[missing.transaction]?.sender.negativeAcknowledgement(
+                    from: member.index, now: now)
+            }
+            if report.wantsProfile { needsProfile = true }
+            // It lacks something of which no transaction is under way any more: repair it by itself.
+            let isBehind = report.complete < group.transaction && group.open[group.transaction] == nil
+            if isBehind, !report.missing.isEmpty { needsProfile = true }
+        }
+        let recently = clients[name]?.lastProfileAt.map { now - $0 < .seconds(1) } ?? false
+        if needsProfile, !recently { sendProfile(to: name, now: now) }
+    }
+
+    private func confirm(client name: String, group: UInt32, transaction: UInt64, now: Instant) {
+        guard let member = groups[group]?.members[name] else { return }
+        if transaction > member.confirmed {
+            groups[group]?.members[name]?.confirmed = transaction
+            groups[group]?.members[name]?.confirmedAt = now
+            log(
+                .info, "keys.confirmed",
+                [
+                    "client": name, "group": groups[group]?.entry.name ?? "\(group)",
+                    "transaction": "\(transaction)",
+                ])
+            outputs.append(record("group/\(group)/confirmed/\(name)", number: transaction))
+        }
+        for key in groups[group]?.open.keys.sorted() ?? [] where key <= transaction {
+            groups[group]?.open[key]?.sender.confirm(member.index, now: now)
+        }
+    }
+
+    /// A client proved that it lives.
+    func heard(_ name: String, now: Instant) {
+        clients[name]?.lastHeard = now
+        for id in groups.keys {
+            guard let member = groups[id]?.members[name] else { continue }
+            for key in groups[id]?.open.keys.sorted() ?? [] {
+                groups[id]?.open[key]?.sender.heard(from: member.index)
+            }
+        }
+    }
+
+    // MARK: Words
+
+    static func text(_ identity: Identity) -> String {
+        switch identity {
+        case .address(let address): "\(address)"
+        case .name(let name), .user(let name): name
+        case .subnet(let prefix): "\(prefix)"
+        case .keyID(let octets): "key-id \(hexadecimal(octets.prefix(32)))"
+        case .other(let type, _): "type \(type)"
+        }
+    }
+}

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+
+public import Basics
+public import Cryptography
+public import IKEv1
+public import Store
+internal import FMKE
+internal import ISAKMP
+internal import ReliablePush
+
+// KeyServer owns the GCKS: who may have which keys (the inventory), every client's profile and its delivery (phase 2),
+// every group's keys, their life and their delivery (phase 3), revocation, and the record of who confirmed what. It is
+// sans-I/O: the daemon, the simulator and the tests drive the same engine.
+//
+//      datagrams, commands, time                                    transmit, persist, log, ended
+//                 |                                                              ^
+//                 v                                                              |
+//     Phase1Endpoint --established--> profile (CONFIGURE) --ACK--> member holds keys, confirmed
+//                 |                                                              ^
+//                 +--STATUS-----------------> PushSender of each open transaction-+--> PUSH, BEACON, COMMIT
+
+/// The GCKS engine.
+///
+/// The rule for callers: after each mutation, drain `poll()` until it gives `.wait`, and do what it says in that order.
+public final class KeyServer {
+    /// What the server is told once.
+    public struct Configuration: Sendable {
+        /// The name in messages 6, as clients expect it.
+        public var identity: String
+        /// Our end of every unicast and the source of every multicast.
+        public var address: SocketAddress
+        public var natTraversalPort: UInt16 = 4500
+        public var signingKey: SigningKey
+        public var inventory: Inventory
+        /// Lifetime of ISAKMP SAs.
+        public var phase1Lifetime: Duration = .seconds(8 * 3_600)
+        public var deadPeerInterval: Duration? = .seconds(30)
+        /// Nothing numbered restarts below this: a number that grows from start to start of the process, such as
+        /// microseconds since 1970, keeps sequences going up even where no record survived.
+        public var numberFloor: UInt64
+        public var allowsKeyExport = false
+        public var limits = Limits()
+
+        public init(
+            identity: String, address: SocketAddress, signingKey: SigningKey, inventory: Inventory, numberFloor: UInt64
+        ) {
+            self.identity = identity
+            self.address = address
+            self.signingKey = signingKey
+            self.inventory = inventory
+            self.numberFloor = numberFloor
+        }
+    }
+
+    let configuration: Configuration
+    let random: any RandomSource
+    let endpoint: Phase1Endpoint
+    let directory: ClientDirectory
+    let startedAt: Instant
+    var clients: [String: ClientState] = [:]
+    var groups: [UInt32: GroupState] = [:]
+    var outputs: [ServerOutput] = []
+    var taken = 0
+    var endpointWait: Instant?
+    var drops = DropCounters()
+
+    /// Makes the first keys of every group.
+    /// - Parameter records: what an earlier run had stored; numbers go on behind them.
+    /// - Throws: `CommandError` when a group's keys cannot be made or do not fit a message.
+    public init(
+        _ configuration: Configuration, records: any RecordStore, random: any RandomSource, now: Instant
+    ) throws {
+        self.configuration = configuration
+        self.random = random
+        startedAt = now
+        directory = ClientDirectory(configuration.inventory, lifetime: configuration.phase1Lifetime)
+        var phase1 = Phase1Configuration(identity: .name(configuration.identity), isResponder: true)
+        phase1.natTraversalPort = configuration.natTraversalPort
+        phase1.deadPeerInterval = configuration.deadPeerInterval
+        phase1.allowsKeyExport = configuration.allowsKeyExport
+        phase1.limits = configuration.limits
+        endpoint = Phase1Endpoint(configuration: phase1, credentials: directory, random: random)
+        for (name, address) in directory.names {
+            let stored = try number(records.value(of: "client/\(name)/sequence"))
+            var state = ClientState(
+                name: name, address: address, sequence: NumberBlock(first: max(stored, configuration.numberFloor)))
+            state.isRevoked = try records.value(of: "client/\(name)/revoked") != nil
+            if state.isRevoked { directory.revoke(name) }
+            clients[name] = state
+        }
+        for entry in configuration.inventory.groups { try makeGroup(entry, records: records, now: now) }
+    }
+
+    // MARK: Inputs
+
+    /// A datagram from one of our UDP sockets.
+    public func receive(_ datagram: Datagram, now: Instant) {
+        endpoint.receive(datagram, now: now)
+        drainEndpoint(now: now)
+        advanceGroups(to: now)
+    }
+
+    /// Time has passed.
+    public func advance(to now: Instant) {
+        endpoint.advance(to: now)
+        drainEndpoint(now: now)
+        advanceGroups(to: now)
+    }
+
+    /// Changes the data keys of a group, and its KEK too if asked. The verdict comes as `.ended` with this number.
+    public func rekey(group name: String, includingKEK: Bool, now: Instant) throws(CommandError) -> UInt64 {
+        guard let id = groups.first(where: { $0.value.entry.name == name })?.key else {
+            throw .unknownGroup(name)
+        }
+        let transaction = try startTransaction(group: id, newKEK: includingKEK, reason: .commanded, now: now)
+        drainEndpoint(now: now)
+        advanceGroups(to: now)
+        return transaction
+    }
+
+    /// Takes a client's authorisation: its ISAKMP SA ends, and every group it was in gets new keys that it never sees.
+    /// - Returns: the transactions that lock it out, by group name.
+    public func revoke(client name: String, now: Instant) throws(CommandError) -> [String: UInt64] {
+        guard let client = clients[name] else { throw .unknownClient(name) }
+        guard !client.isRevoked else { throw .alreadyRevoked(name) }
+        clients[name]?.isRevoked = true
+        directory.revoke(name)
+        outputs.append(.persist([Record("client/\(name)/revoked", Secret([1]))]))
+        outputs.append(.log(LogEvent(.warning, "client.revoked", ["client": name])))
+        if let association = client.association { endpoint.close(association, now: now) }
+        clients[name]?.association = nil
+        var transactions: [String: UInt64] = [:]
+        for id in groups.keys.sorted() {
+            guard let removed = groups[id]?.members.removeValue(forKey: name), let entry = groups[id]?.entry else {
+                continue
+            }
+            for key in groups[id]?.open.keys.sorted() ?? [] {
+                groups[id]?.open[key]?.sender.giveUp(removed.index, reason: .revoked)
+            }
+            transactions[entry.name] = try startTransaction(group: id, newKEK: true, reason: .revocation, now: now)
+        }
+        drainEndpoint(now: now)
+        advanceGroups(to: now)
+        return transactions
+    }
+
+    // MARK: Outputs
+
+    /// The next thing to do; `.wait` when there is nothing more, then nil-free and repeatable.
+    public func poll() -> ServerOutput {
+        if taken < outputs.count {
+            defer { taken += 1 }
+            return outputs[taken]
+        }
+        outputs.removeAll(keepingCapacity: true)
+        taken = 0
+        var next = endpointWait
+        for group in groups.values {
+            let deadline = nextDeadline(of: group)
+            next = min(next ?? deadline, deadline)
+        }
+        return .wait(until: next)
+    }
+
+    /// For Wireshark's ISAKMP key table: initiator cookie and cipher key, when key export is allowed.
+    public func exportableKey(_ id: AssociationID) -> (cookie: UInt64, key: Secret)? { endpoint.exportableKey(id) }
+
+    // MARK: Inside
+
+    func log(_ level: LogEvent.Level, _ name: String, _ fields: KeyValuePairs<String, String> = [:]) {
+        outputs.append(.log(LogEvent(level, name, fields)))
+    }
+
+    /// Takes the endpoint's outputs until it waits.
+    func drainEndpoint(now: Instant) {
+        while let output = endpoint.poll() {
+            switch output {
+            case .transmit(let datagram): outputs.append(.transmit(datagram))
+            case .event(let event): handle(event, now: now)
+            case .wait(let instant):
+                endpointWait = instant
+                return
+            }
+        }
+    }
+
+    /// Sequence numbers are recorded as eight octets, the first one not yet reserved.
+    func number(_ value: Secret?) throws(StoreError) -> UInt64 {
+        guard let value else { return 1 }
+        var reader = OctetReader(value.revealed())
+        guard value.count == 8, let number = try? reader.u64() else { throw .corrupt }
+        return number
+    }
+
+    func record(_ name: String, number: UInt64) -> ServerOutput {
+        var writer = OctetWriter(capacity: 8)
+        writer.u64(number)
+        return .persist([Record(name, Secret(writer.bytes))])
+    }
+}

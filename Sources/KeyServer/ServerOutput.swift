@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+
+public import Basics
+public import IKEv1
+public import Store
+
+/// What the server wants done, in this order: a record comes before the send that depends on it.
+public enum ServerOutput: Sendable {
+    case persist([Record])
+    /// Unicast, or multicast when the remote address is a group: then out of the satellite interface.
+    case transmit(Datagram)
+    case log(LogEvent)
+    /// A transaction is over: every member confirmed or named.
+    case ended(VerdictReport)
+    /// An ISAKMP SA came up (for the key log, when it is switched on).
+    case associationUp(AssociationID)
+    /// New group keys exist (for the key log).
+    case keysChanged(group: UInt32)
+    /// Nothing more now; call `advance(to:)` at this instant at the latest.
+    case wait(until: Instant?)
+}
+
+/// Why a group's keys change.
+public enum RekeyReason: String, Sendable, Hashable, Codable {
+    case commanded, scheduled, revocation
+    /// A sender came back without its counters, so its SAs cannot go on.
+    case senderRestarted = "sender-restarted"
+}
+
+/// The end of a transaction, by name.
+public struct VerdictReport: Sendable, Hashable, Codable {
+    public struct Confirmation: Sendable, Hashable, Codable {
+        public var client: String
+        /// After the start of the transaction.
+        public var seconds: Double
+    }
+    public struct Missing: Sendable, Hashable, Codable {
+        public var client: String
+        /// `silent`, `refused`, `unreachable`, `revoked` or `superseded`.
+        public var reason: String
+    }
+    public var group: String
+    public var transaction: UInt64
+    public var reason: RekeyReason
+    public var epoch: UInt32
+    /// `confirmed` when every member that held keys has the new ones, else `unconfirmed`.
+    public var verdict: String
+    public var confirmed: [Confirmation]
+    public var unconfirmed: [Missing]
+    /// Members that never held keys of this group: they get the new ones when they register.
+    public var absent: [String]
+    public var seconds: Double
+    public var rounds: Int
+    public var datagrams: Int
+    public var negativeAcknowledgements: Int
+    public var unicasts: Int
+}
+
+/// Why a command was refused.
+public enum CommandError: Error, Hashable, Sendable {
+    case unknownGroup(String)
+    case unknownClient(String)
+    case alreadyRevoked(String)
+    /// The new keys do not fit one datagram.
+    case tooLarge(group: String)
+    /// libcrypto refused.
+    case cryptography
+}
+
+extension CommandError: CustomStringConvertible {
+    public var description: String {
+        switch self {
+        case .unknownGroup(let name): "no group is called '\(name)'; 'gcks groups' lists them"
+        case .unknownClient(let name): "no client is called '\(name)'; 'gcks clients' lists them"
+        case .alreadyRevoked(let name): "client '\(name)' is revoked already"
+        case .tooLarge(let name): "the keys of group '\(name)' do not fit one datagram; give it fewer flows"
+        case .cryptography: "the cryptographic library refused; see the log"
+        }
+    }
+}

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+
+public import Basics
+internal import FMKE
+internal import IKEv1
+internal import Cryptography
+internal import ReliablePush
+
+/// What an operator sees of the server. Encoded as JSON these are the control interface's stable schema; no key is in
+/// any of them.
+public struct ServerSnapshot: Sendable, Codable {
+    /// One member of one group.
+    public struct Member: Sendable, Codable, Hashable {
+        public var client: String
+        public var role: MemberRole
+        public var index: UInt32
+        /// The newest transaction it confirmed, and whether that is the group's newest.
+        public var confirmedTransaction: UInt64
+        public var isCurrent: Bool
+        public var holdsKeys: Bool
+    }
+    public struct Group: Sendable, Codable {
+        public var name: String
+        public var id: UInt32
+        public var control: String
+        public var flows: [String]
+        public var suite: String
+        public var epoch: UInt32
+        public var transaction: UInt64
+        public var openTransactions: [UInt64]
+        public var members: [Member]
+        public var nextDataRekeySeconds: Double
+        public var nextKEKRekeySeconds: Double
+        public var lastVerdict: VerdictReport?
+    }
+    public struct Client: Sendable, Codable {
+        public var name: String
+        /// Where it was last seen, else its declared address.
+        public var address: String?
+        /// `registered`, `absent` or `revoked`.
+        public var state: String
+        public var suite: String?
+        public var isBehindNAT: Bool?
+        public var roundTripMilliseconds: Int64?
+        public var registeredSeconds: Double?
+        public var lastHeardSeconds: Double?
+        public var pendingConfigures: Int
+        public var groups: [String]
+    }
+    public struct SA: Sendable, Codable {
+        public var group: String
+        public var spi: String
+        public var flow: String
+        public var suite: String
+        public var transaction: UInt64
+        /// `pending` (not yet active), `active` or `old` (replaced, kept for receiving).
+        public var state: String
+        public var expiresInSeconds: Double
+    }
+
+    /// `ok`, or `degraded` when a client is absent or a transaction ended unconfirmed.
+    public var state: String
+    /// Why, one sentence each.
+    public var alarms: [String]
+    public var identity: String
+    public var address: String
+    public var uptimeSeconds: Double
+    public var groups: [Group]
+    public var clients: [Client]
+    public var sas: [SA]
+    /// Datagrams without effect, by reason.
+    public var drops: [String: UInt64]
+}
+
+extension KeyServer {
+    public func snapshot(now: Instant) -> ServerSnapshot {
+        let ordered = groups.values.sorted { $0.entry.name < $1.entry.name }
+        var alarms: [String] = []
+        for client in clients.values.sorted(by: { $0.name < $1.name }) where !client.isRevoked {
+            if client.association == nil { alarms.append("client \(client.name) is not registered") }
+        }
+        for group in ordered {
+            for (name, member) in group.members.sorted(by: { $0.key < $1.key })
+            where member.holdsKeys && member.confirmed < group.transaction && group.open[group.transaction] == nil {
+                alarms.append("client \(name) has not confirmed the newest keys of group \(group.entry.name)")
+            }
+        }
+        return ServerSnapshot(
+            state: alarms.isEmpty ? "ok" : "degraded", alarms: alarms, identity: configuration.identity,
+            address: "\(configuration.address)", uptimeSeconds: (now - startedAt).inSeconds,
+            groups: ordered.map { describe($0, now: now) },
+            clients: clients.values.sorted { $0.name < $1.name }.map { describe($0, now: now) },
+            sas: ordered.flatMap { group in group.live(now: now).map { describe($0, of: group, now: now) } },
+            drops: drops.counts)
+    }
+
+    private func describe(_ group: GroupState, now: Instant) -> ServerSnapshot.Group {
+        ServerSnapshot.Group(
+            name: group.entry.name, id: group.entry.id, control: "\(group.entry.control)",
+            flows: group.entry.flows.map(\.description), suite: group.entry.suite.rawValue,
+            epoch: group.rekeySA.epoch, transaction: group.transaction, openTransactions: group.open.keys.sorted(),
+            members: group.members.sorted { $0.value.index < $1.value.index }.map { name, member in
+                ServerSnapshot.Member(
+                    client: name, role: member.role, index: member.index, confirmedTransaction: member.confirmed,
+                    isCurrent: member.confirmed == group.transaction, holdsKeys: member.holdsKeys)
+            },
+            nextDataRekeySeconds: (group.dataRekeyAt - now).inSeconds,
+            nextKEKRekeySeconds: (group.kekRekeyAt - now).inSeconds, lastVerdict: group.lastVerdict)
+    }
+
+    private func describe(_ client: ClientState, now: Instant) -> ServerSnapshot.Client {
+        let info = client.association.flatMap { endpoint.info($0) }
+        return ServerSnapshot.Client(
+            name: client.name, address: (info?.remote.description) ?? client.address?.description,
+            state: client.isRevoked ? "revoked" : info == nil ? "absent" : "registered",
+            suite: info?.suite.description, isBehindNAT: info?.isBehindNAT,
+            roundTripMilliseconds: info?.roundTrip?.wholeMilliseconds,
+            registeredSeconds: info.map { (now - $0.establishedAt).inSeconds },
+            lastHeardSeconds: client.lastHeard.map { (now - $0).inSeconds }, pendingConfigures: client.pending.count,
+            groups: groups.values.filter { $0.members[client.name] != nil }.map(\.entry.name).sorted())
+    }
+
+    private func describe(_ item: ServerDataSA, of group: GroupState, now: Instant) -> ServerSnapshot.SA {
+        let end = min(item.expiresAt, item.removeAt ?? item.expiresAt)
+        let isOld =
+            item.removeAt != nil && group.data.contains { $0.transaction > item.transaction && $0.activateAt <= now }
+        return ServerSnapshot.SA(
+            group: group.entry.name, spi: spiText(item.sa.spi), flow: item.sa.selector.description,
+            suite: item.sa.suite.rawValue, transaction: item.transaction,
+            state: item.activateAt > now ? "pending" : isOld ? "old" : "active", expiresInSeconds: (end - now).inSeconds
+        )
+    }
+}
+
+extension MemberRole: Codable {}
