@@ -62,8 +62,10 @@ let package = Package(
         // Drivers: I/O, operating system, time
         module("EventLoop", ["CLibevent", "CLinux", "Basics"]),
         module("DataPlane", ["EventLoop", "ESP", "CLinux", "Cryptography", "Basics"]),
-        module("Settings", ["Cryptography", "Basics", .product(name: "Yams", package: "Yams")]),
-        module("Control", ["EventLoop", "Basics", logging]),
+        module(
+            "Settings",
+            ["KeyServer", "ReliablePush", "IKEv1", "Cryptography", "Basics", .product(name: "Yams", package: "Yams")]),
+        module("Control", ["EventLoop", "CLibevent", "Basics", logging]),
 
         // Programs: wiring only
         .executableTarget(
@@ -81,6 +83,9 @@ let package = Package(
         tests(of: "LinkModel", ["Basics"]),
         tests(of: "ISAKMP", ["Basics"]),
         tests(of: "EventLoop", ["Basics"]),
+        tests(of: "Control", ["EventLoop", "Basics", logging]),
+        tests(of: "Settings", ["KeyServer", "IKEv1", "Cryptography", "Basics"]),
+        .testTarget(name: "TidyTests", swiftSettings: common),
     ],
     swiftLanguageModes: [.v6]
 )
