@@ -78,6 +78,7 @@ let package = Package(
 
         // Tests
         tests(of: "Basics"),
+        tests(of: "LinkModel", ["Basics"]),
     ],
     swiftLanguageModes: [.v6]
 )
