@@ -74,11 +74,14 @@ let package = Package(
             dependencies: ["GroupMember", "DataPlane", "Control", "EventLoop", "Settings", "Store", arguments, logging],
             swiftSettings: product),
         .executableTarget(
-            name: "satemu", dependencies: ["LinkModel", "CLinux", "Basics", arguments], swiftSettings: product),
+            name: "satemu",
+            dependencies: ["LinkModel", "CLinux", "Basics", arguments, .product(name: "Yams", package: "Yams")],
+            swiftSettings: product),
 
         // Tests
         tests(of: "Basics"),
         tests(of: "LinkModel", ["Basics"]),
+        tests(of: "satemu", ["LinkModel", "Basics"]),
     ],
     swiftLanguageModes: [.v6]
 )
