@@ -76,7 +76,9 @@ let package = Package(
             dependencies: ["GroupMember", "DataPlane", "Control", "EventLoop", "Settings", "Store", arguments, logging],
             swiftSettings: product),
         .executableTarget(
-            name: "satemu", dependencies: ["LinkModel", "CLinux", "Basics", arguments], swiftSettings: product),
+            name: "satemu",
+            dependencies: ["LinkModel", "CLinux", "Basics", arguments, .product(name: "Yams", package: "Yams")],
+            swiftSettings: product),
 
         // Tests
         tests(of: "Basics"),
@@ -86,6 +88,7 @@ let package = Package(
         tests(of: "Control", ["EventLoop", "Basics", logging]),
         tests(of: "Settings", ["KeyServer", "IKEv1", "Cryptography", "Basics"]),
         .testTarget(name: "TidyTests", swiftSettings: common),
+        tests(of: "satemu", ["LinkModel", "Basics"]),
     ],
     swiftLanguageModes: [.v6]
 )

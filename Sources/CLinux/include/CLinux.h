@@ -5,6 +5,8 @@
 #ifndef SATIPSEC_CLINUX_H
 #define SATIPSEC_CLINUX_H
 #include <stdint.h>
+#include "CLinux_emulator.h"
+#include "CLinux_tun.h"
 
 /* Wipes memory in a way the compiler may not remove. */
 void clinux_wipe(void *bytes, unsigned long count);
