@@ -2,14 +2,8 @@
 #define _GNU_SOURCE
 #include "CLinux.h"
 #include <errno.h>
-#include <fcntl.h>
-#include <linux/if_tun.h>
-#include <net/if.h>
-#include <string.h>
-#include <sys/ioctl.h>
 #include <sys/timerfd.h>
 #include <time.h>
-#include <unistd.h>
 
 int64_t clinux_boottime(void)
 {
@@ -34,21 +28,4 @@ int clinux_timer_set(int fd, int64_t nanoseconds)
         when.it_value.tv_nsec = at % 1000000000;
     }
     return timerfd_settime(fd, TFD_TIMER_ABSTIME, &when, NULL) < 0 ? -errno : 0;
-}
-
-int clinux_tun_open(char *name, int tap)
-{
-    int fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
-    if (fd < 0) return -errno;
-    struct ifreq block = { 0 };
-    strncpy(block.ifr_name, name, IFNAMSIZ - 1);
-    block.ifr_flags = (short)((tap ? IFF_TAP : IFF_TUN) | IFF_NO_PI);
-    if (ioctl(fd, TUNSETIFF, &block) < 0) {
-        int error = errno;
-        close(fd);
-        return -error;
-    }
-    memcpy(name, block.ifr_name, IFNAMSIZ);
-    name[IFNAMSIZ - 1] = 0;
-    return fd;
 }
