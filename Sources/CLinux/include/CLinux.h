@@ -6,7 +6,6 @@
 #define SATIPSEC_CLINUX_H
 #include <stdint.h>
 #include "CLinux_emulator.h"
-#include "CLinux_timer.h"
 
 /* Wipes memory in a way the compiler may not remove. */
 void clinux_wipe(void *bytes, unsigned long count);
