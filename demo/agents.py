@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The programs at the stations: streaming server, receiver, recorder, and a prober that must not be heard.
+
+Each writes what it did into a file, for the verification afterwards. A record of the server's and the receiver's is a
+time (double, seconds since 1970), a length (16 bits) and the datagram; the server writes time and index only.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import struct
+import sys
+import time
+from pathlib import Path
+
+from capture import record
+from mpegts import DATAGRAM, split
+
+PROBE = b"satipsec demonstration: this text must never be seen on the satellite. "
+
+
+class Stop(Exception):
+    pass
+
+
+def stop_on_signal() -> None:
+    def raise_stop(*_: object) -> None:
+        raise Stop
+
+    signal.signal(signal.SIGTERM, raise_stop)
+
+
+def multicast_sender(address: str) -> socket.socket:
+    sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(address))
+    sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 8)
+    sender.bind((address, 5004))
+    return sender
+
+
+def send(film: str, address: str, group: str, port: str, rate: str, log: str) -> None:
+    """Streams a file at a constant rate (bits per second), paced to the datagram."""
+    datagrams = split(Path(film).read_bytes())
+    sender = multicast_sender(address)
+    interval = DATAGRAM * 8 / int(rate)
+    stopping: list[int] = []  # no exception here: what is in the log shall be exactly what was sent
+    signal.signal(signal.SIGTERM, lambda number, _: stopping.append(number))
+    with open(log, "wb") as file:
+        started = time.monotonic()
+        for index, datagram in enumerate(datagrams):
+            wait = started + index * interval - time.monotonic()
+            if wait > 0:
+                time.sleep(wait)
+            if stopping:
+                break
+            file.write(struct.pack("<dI", time.time(), index))
+            sender.sendto(datagram, (group, int(port)))
+
+
+def receive(address: str, group: str, port: str, log: str) -> None:
+    """Joins a group as any player does and keeps what comes."""
+    receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
+    receiver.bind((group, int(port)))
+    receiver.setsockopt(
+        socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, socket.inet_aton(group) + socket.inet_aton(address))
+    with open(log, "wb") as file:
+        try:
+            while True:
+                datagram = receiver.recv(65536)
+                file.write(struct.pack("<dH", time.time(), len(datagram)) + datagram)
+        except Stop:
+            pass
+        print(json.dumps({"socket_drops": socket_drops(int(port))}), flush=True)
+
+
+def socket_drops(port: int) -> int:
+    """Datagrams that the receiver's own socket had no room for."""
+    lines = Path("/proc/self/net/udp").read_text().splitlines()[1:]
+    return sum(int(line.split()[-1]) for line in lines if line.split()[1].endswith(f":{port:04X}"))
+
+
+def probe(address: str, *targets: str) -> None:
+    """Sends a text to addresses (ADDRESS:PORT) ten times a second: all of them may only travel protected, or not at all."""
+    sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(address))
+    sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 8)
+    count = refused = 0
+    try:
+        while True:
+            for target in targets:
+                host, port = target.rsplit(":", 1)
+                try:
+                    sender.sendto(PROBE * 4, (host, int(port)))
+                    count += 1
+                except OSError:
+                    refused += 1  # no route is as good as no leak
+            time.sleep(0.1)
+    except Stop:
+        print(json.dumps({"sent": count, "refused": refused}), flush=True)
+
+
+def recorder(interface: str, path: str) -> None:
+    print(json.dumps({"missed": record(interface, Path(path))}), flush=True)
+
+
+def read_receiver_log(path: Path) -> list[tuple[float, bytes]]:
+    data, at, result = path.read_bytes(), 0, []
+    while at + 10 <= len(data):
+        moment, length = struct.unpack_from("<dH", data, at)
+        if at + 10 + length > len(data):
+            break
+        result.append((moment, data[at + 10:at + 10 + length]))
+        at += 10 + length
+    return result
+
+
+def read_sender_log(path: Path) -> list[tuple[float, int]]:
+    data = path.read_bytes()
+    return [struct.unpack_from("<dI", data, at) for at in range(0, len(data) - 11, 12)]
+
+
+if __name__ == "__main__":
+    program = {"send": send, "receive": receive, "probe": probe, "record": recorder}[sys.argv[1]]
+    if sys.argv[1] in ("receive", "probe"):
+        stop_on_signal()
+    program(*sys.argv[2:])
