@@ -87,6 +87,12 @@ let package = Package(
         tests(of: "EventLoop", ["Basics"]),
         tests(of: "Control", ["EventLoop", "Basics", logging]),
         tests(of: "Settings", ["KeyServer", "IKEv1", "Cryptography", "Basics"]),
+        .testTarget(
+            name: "EngineTests",
+            dependencies: [
+                "KeyServer", "GroupMember", "LinkModel", "FMKE", "ESP", "IKEv1", "Store", "Cryptography", "Basics",
+            ],
+            swiftSettings: common),
         .testTarget(name: "TidyTests", swiftSettings: common),
         tests(of: "satemu", ["LinkModel", "Basics"]),
     ],

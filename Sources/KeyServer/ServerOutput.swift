@@ -38,6 +38,11 @@ public struct VerdictReport: Sendable, Hashable, Codable {
         public var client: String
         /// `silent`, `refused`, `unreachable`, `revoked` or `superseded`.
         public var reason: String
+
+        public init(client: String, reason: String) {
+            self.client = client
+            self.reason = reason
+        }
     }
     public var group: String
     public var transaction: UInt64

@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: Apache-2.0
+import Basics
+import Cryptography
+import ESP
+import FMKE
+import GroupMember
+import IKEv1
+import KeyServer
+import LinkModel
+import Store
+import Testing
+
+/// A whole deployment in one process and in virtual time: the real server and real clients on a broadcast link.
+///
+/// It obeys the engines' one rule: after each input, drain the outputs, in their order.
+final class World {
+    static let gcksAddress = IPAddress.v4(10, 0, 0, 10)
+    static let control = SocketAddress(.v4(239, 255, 0, 1), 848)
+    static let group: UInt32 = 7
+
+    /// One station: what it sends goes through its uplink and everybody else's downlink.
+    final class Client {
+        let name: String
+        let address: IPAddress
+        var engine: GroupMember
+        let terminal: TerminalID
+        var joined: Set<SocketAddress> = []
+        /// What the data plane was told to do, in order.
+        var changes: [(at: Instant, change: SAChange)] = []
+        var inbound: [SAKey: SAParameters] = [:]
+        var outbound: [SAKey: SAParameters] = [:]
+        var active: SAKey?
+        var refusesSAs = false
+        var isDeaf = false
+        var isUp = true
+
+        init(name: String, address: IPAddress, engine: GroupMember, terminal: TerminalID) {
+            (self.name, self.address, self.engine, self.terminal) = (name, address, engine, terminal)
+        }
+    }
+
+    var now = Instant.zero + .seconds(1)
+    let medium: BroadcastMedium
+    let server: KeyServer
+    let serverTerminal: TerminalID
+    let store = MemoryStore()
+    private(set) var clients: [String: Client] = [:]
+    private(set) var verdicts: [VerdictReport] = []
+    private(set) var log: [(at: Instant, who: String, event: LogEvent)] = []
+    /// Every datagram put on the link.
+    private(set) var sent: [(at: Instant, datagram: Datagram)] = []
+    /// Drops what it says yes to, on its way to a station: (datagram, receiver's name).
+    var interceptor: (Datagram, String) -> Bool = { _, _ in false }
+    private var serverWait: Instant?
+    private var clientWaits: [String: Instant?] = [:]
+    private let seed: UInt64
+    private let psk: [String: Secret]
+
+    struct Options {
+        var names = ["hub", "site1", "site2"]
+        var oneWay: Duration = .milliseconds(250)
+        var loss = 0.0
+        var seed: UInt64 = 1
+        var suite = ESPSuite.aes128gcm
+        var adjust: (inout GroupEntry) -> Void = { _ in }
+        var adjustServer: (inout KeyServer.Configuration) -> Void = { _ in }
+        var signature = SignatureAlgorithm.ecdsaP256
+    }
+
+    init(_ options: Options = Options()) throws {
+        seed = options.seed
+        medium = BroadcastMedium(seed: options.seed)
+        var link = LinkParameters()
+        link.loss = .independent(options.loss)
+        var up = link
+        up.delay = options.oneWay
+        up.loss = .none
+        let psk = Dictionary(
+            uniqueKeysWithValues: options.names.map { ($0, Secret(Array("pre-shared key of \($0), 32 octets".utf8))) })
+        self.psk = psk
+        let entries = options.names.enumerated().map { index, name in
+            ClientEntry(
+                name: name, address: Self.address(index), preSharedKey: psk[name] ?? Secret([]), suites: [.standard])
+        }
+        let flow = TrafficSelector(
+            source: try #require(IPPrefix("192.168.1.0/24")), destination: IPPrefix(host: .v4(239, 1, 1, 1)))
+        var group = GroupEntry(
+            name: "news", id: Self.group, control: Self.control, flows: [flow], suite: options.suite,
+            members: options.names.enumerated().map { ($1, $0 == 0 ? .sender : .receiver) })
+        options.adjust(&group)
+        var configuration = KeyServer.Configuration(
+            identity: "gcks.example", address: SocketAddress(Self.gcksAddress, 848),
+            signingKey: try SigningKey.generate(options.signature),
+            inventory: Inventory(clients: entries, groups: [group]), numberFloor: 1_000_000)
+        options.adjustServer(&configuration)
+        server = try KeyServer(configuration, records: store, random: SeededRandom(seed: options.seed), now: now)
+        serverTerminal = medium.addTerminal("gcks", uplink: up, downlink: link)
+        for (index, name) in options.names.enumerated() {
+            let terminal = medium.addTerminal(name, uplink: up, downlink: link)
+            clients[name] = Client(
+                name: name, address: Self.address(index), engine: makeEngine(name, Self.address(index), run: 0),
+                terminal: terminal)
+        }
+        drainServer()
+    }
+
+    static func address(_ index: Int) -> IPAddress { .v4(10, 0, 0, UInt8(index + 20)) }
+
+    func client(_ name: String) throws -> Client { try #require(clients[name]) }
+
+    private func makeEngine(_ name: String, _ address: IPAddress, run: UInt64, key: Secret? = nil) -> GroupMember {
+        var configuration = GroupMember.Configuration(
+            name: name, local: SocketAddress(address, 848), gcks: SocketAddress(Self.gcksAddress, 848),
+            preSharedKey: key ?? psk[name] ?? Secret([]), suites: [.standard])
+        configuration.gcksIdentity = "gcks.example"
+        let salt = name.utf8.reduce(run &* 7_919) { $0 &* 31 &+ UInt64($1) }
+        return GroupMember(configuration, random: SeededRandom(seed: seed &+ salt))
+    }
+
+    /// The client's process dies and a new one starts; its data plane dies with it.
+    func restart(_ name: String, key: Secret? = nil) throws {
+        let client = try client(name)
+        client.engine = makeEngine(name, client.address, run: UInt64(now.nanoseconds), key: key)
+        (client.inbound, client.outbound, client.active, client.joined) = ([:], [:], nil, [])
+        start(name)
+    }
+
+    // MARK: Driving
+
+    func start(_ names: String...) {
+        for name in names.isEmpty ? clients.keys.sorted() : names {
+            clients[name]?.engine.start(now: now)
+            drain(name)
+        }
+    }
+
+    /// Runs until the condition holds; false when the time is up first.
+    @discardableResult
+    func run(_ limit: Duration, until condition: () -> Bool = { false }) -> Bool {
+        let end = now + limit
+        while true {
+            if condition() { return true }
+            var next = min(medium.next ?? .distantFuture, serverWait ?? .distantFuture)
+            for wait in clientWaits.values { next = min(next, wait ?? .distantFuture) }
+            guard next <= end else {
+                now = end
+                return condition()
+            }
+            now = max(now, next)
+            step()
+        }
+    }
+
+    private func step() {
+        for delivery in medium.due(now) { deliver(delivery) }
+        if let serverWait, serverWait <= now {
+            server.advance(to: now)
+            drainServer()
+        }
+        for (name, wait) in clientWaits.sorted(by: { $0.key < $1.key }) {
+            guard let wait, wait <= now, clients[name]?.isUp == true else { continue }
+            clients[name]?.engine.advance(to: now)
+            drain(name)
+        }
+    }
+
+    func drainServer() {
+        while true {
+            switch server.poll() {
+            case .persist(let records): store.put(records)
+            case .transmit(let datagram): transmit(datagram, from: serverTerminal)
+            case .log(let event): log.append((now, "gcks", event))
+            case .ended(let report): verdicts.append(report)
+            case .associationUp, .keysChanged: break
+            case .wait(let until):
+                serverWait = until
+                return
+            }
+        }
+    }
+
+    func drain(_ name: String) {
+        guard let client = clients[name] else { return }
+        while true {
+            switch client.engine.poll() {
+            case .persist: break
+            case .transmit(let datagram): transmit(datagram, from: client.terminal)
+            case .data(let change): apply(change, at: client)
+            case .joinControl(let address): client.joined.insert(address)
+            case .leaveControl(let address): client.joined.remove(address)
+            case .log(let event): log.append((now, name, event))
+            case .associationUp: break
+            case .wait(let until):
+                clientWaits[name] = .some(until)
+                return
+            }
+        }
+    }
+
+    private func apply(_ change: SAChange, at client: Client) {
+        client.changes.append((now, change))
+        switch change {
+        case .addInbound(let parameters):
+            if client.refusesSAs { return client.engine.dataPlaneFailed(parameters.key, now: now) }
+            client.inbound[parameters.key] = parameters
+        case .addOutbound(let parameters):
+            if client.refusesSAs { return client.engine.dataPlaneFailed(parameters.key, now: now) }
+            client.outbound[parameters.key] = parameters
+        case .activateOutbound(let key): client.active = key
+        case .removeInbound(let key): client.inbound[key] = nil
+        case .removeOutbound(let key):
+            client.outbound[key] = nil
+            if client.active == key { client.active = nil }
+        case .removeAll: (client.inbound, client.outbound, client.active) = ([:], [:], nil)
+        }
+    }
+
+    // MARK: The link
+
+    /// Frames are: remote address, remote port, local address, local port, octets.
+    func transmit(_ datagram: Datagram, from terminal: TerminalID) {
+        sent.append((now, datagram))
+        var writer = OctetWriter()
+        writer.append(datagram.remote.address.octets)
+        writer.u16(datagram.remote.port)
+        writer.append(datagram.local.address.octets)
+        writer.u16(datagram.local.port)
+        writer.append(datagram.bytes)
+        medium.transmit(writer.bytes, from: terminal, now: now)
+    }
+
+    private func deliver(_ delivery: MediumDelivery) {
+        var reader = OctetReader(delivery.frame)
+        guard let to = try? IPAddress(octets: reader.slice(4)), let toPort = try? reader.u16(),
+            let from = try? IPAddress(octets: reader.slice(4)), let fromPort = try? reader.u16()
+        else { return }
+        let datagram = Datagram(
+            local: SocketAddress(to, toPort), remote: SocketAddress(from, fromPort), bytes: reader.remainder())
+        inject(datagram, at: delivery.terminal)
+    }
+
+    /// Hands a datagram to the station at a terminal if it is for it.
+    func inject(_ datagram: Datagram, at terminal: TerminalID) {
+        let name = medium.name(of: terminal)
+        guard !interceptor(datagram, name) else { return }
+        if terminal == serverTerminal {
+            guard datagram.local.address == Self.gcksAddress else { return }
+            server.receive(datagram, now: now)
+            drainServer()
+        } else if let client = clients[name], client.isUp, !client.isDeaf {
+            let isMine = datagram.local.address == client.address || client.joined.contains(datagram.local)
+            guard isMine else { return }
+            client.engine.receive(datagram, now: now)
+            drain(name)
+        }
+    }
+
+    // MARK: Looking
+
+    func events(_ name: String, at who: String? = nil) -> [(at: Instant, event: LogEvent)] {
+        log.filter { $0.event.name == name && (who == nil || $0.who == who) }.map { ($0.at, $0.event) }
+    }
+
+    /// Every client holds a data SA of the group's newest transaction.
+    func allRegistered(_ names: [String]? = nil) -> Bool {
+        (names ?? Array(clients.keys)).allSatisfy { name in
+            clients[name].map { !$0.inbound.isEmpty || $0.active != nil } ?? false
+        }
+    }
+
+    func verdict(_ transaction: UInt64) -> VerdictReport? { verdicts.first { $0.transaction == transaction } }
+
+    /// Lets everybody register.
+    func bringUp() throws {
+        start()
+        let isUp = run(.seconds(60)) {
+            self.allRegistered()
+                && self.server.snapshot(now: self.now).groups.allSatisfy { $0.members.allSatisfy(\.isCurrent) }
+        }
+        try #require(isUp, "everybody registers within a minute")
+    }
+
+    @discardableResult
+    func rekey(kek: Bool = false) throws -> UInt64 {
+        let transaction = try server.rekey(group: "news", includingKEK: kek, now: now)
+        drainServer()
+        return transaction
+    }
+}
