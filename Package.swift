@@ -78,6 +78,7 @@ let package = Package(
 
         // Tests
         tests(of: "Basics"),
+        tests(of: "Cryptography", ["Basics"]),
     ],
     swiftLanguageModes: [.v6]
 )
