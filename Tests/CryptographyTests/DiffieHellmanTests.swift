@@ -77,7 +77,7 @@ private let ecpVectors = [
     // tests: RFC 7748 6.1
     @Test func curve25519() throws {
         let alice = try DHGroup.curve25519.generateKey(
-            random: FixedRandom(hex("77076d0a7318a57d3c16c17251b26645df4c2f92ebc0992ac177fba51db92c2a")))
+            random: FixedRandom(hex("77076d0a7318a57d3c16c17251b26645df4c2f87ebc0992ab177fba51db92c2a")))
         let bob = try DHGroup.curve25519.generateKey(
             random: FixedRandom(hex("5dab087e624a8a4b79e17f8b83800ee66f3bb1292618b6fd1c2f8b27ff88e0eb")))
         #expect(hexadecimal(alice.publicValue) == "8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eba4a98eaa9b4e6a")
