@@ -95,6 +95,7 @@ let package = Package(
             swiftSettings: common),
         .testTarget(name: "TidyTests", swiftSettings: common),
         tests(of: "satemu", ["LinkModel", "Basics"]),
+        tests(of: "Cryptography", ["Basics"]),
     ],
     swiftLanguageModes: [.v6]
 )

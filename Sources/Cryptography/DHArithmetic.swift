@@ -257,7 +257,7 @@ enum X25519 {
         guard let raw = unsafe EVP_PKEY_new_raw_public_key_ex(nil, "X25519", nil, peer, peer.count) else {
             throw refused(.invalidPublicValue)
         }
-        let other = unsafe PublicKeyObject(raw)
+        let other = unsafe KeyObject(raw)
         guard let context = unsafe EVP_PKEY_CTX_new_from_pkey(nil, key.value, nil) else { throw refused(.failed) }
         defer { unsafe EVP_PKEY_CTX_free(context) }
         guard unsafe EVP_PKEY_derive_init(context) == 1, unsafe EVP_PKEY_derive_set_peer(context, other.value) == 1
@@ -272,18 +272,18 @@ enum X25519 {
         return Secret(octets)
     }
 
-    private static func privateKey(_ scalar: Secret) throws(CryptographyError) -> PublicKeyObject {
+    private static func privateKey(_ scalar: Secret) throws(CryptographyError) -> KeyObject {
         var octets = scalar.revealed()  // libcrypto copies them; the array is wiped at once
         defer { wipe(&octets) }
         guard let key = unsafe EVP_PKEY_new_raw_private_key_ex(nil, "X25519", nil, octets, octets.count) else {
             throw refused(.malformedKey)
         }
-        return unsafe PublicKeyObject(key)
+        return unsafe KeyObject(key)
     }
 }
 
 /// Owns one EVP_PKEY, private or public.
-@safe final class PublicKeyObject: @unchecked Sendable {
+@safe final class KeyObject: @unchecked Sendable {
     // Sendable: libcrypto locks the caches inside; nothing else changes.
     let value: OpaquePointer
 

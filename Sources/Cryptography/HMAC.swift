@@ -79,13 +79,13 @@ public enum HKDF {
                     unsafe info.withUnsafeMutableBytes { info in
                         let key = unsafe UnsafeMutableRawPointer(mutating: octets.baseAddress)
                         var parameters = unsafe [
-                            OSSL_PARAM_construct_utf8_string(OSSL_KDF_PARAM_DIGEST, name.baseAddress, 0),
-                            OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_KEY, key, octets.count),
-                            OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_INFO, info.baseAddress, info.count),
+                            OSSL_PARAM_construct_utf8_string(parameterName("digest"), name.baseAddress, 0),
+                            OSSL_PARAM_construct_octet_string(parameterName("key"), key, octets.count),
+                            OSSL_PARAM_construct_octet_string(parameterName("info"), info.baseAddress, info.count),
                         ]
                         if unsafe !salt.isEmpty {
                             unsafe parameters.append(
-                                OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_SALT, salt.baseAddress, salt.count))
+                                OSSL_PARAM_construct_octet_string(parameterName("salt"), salt.baseAddress, salt.count))
                         }
                         unsafe parameters.append(OSSL_PARAM_construct_end())
                         return unsafe EVP_KDF_derive(context, &output, count, parameters)
@@ -96,4 +96,9 @@ public enum HKDF {
         precondition(result == 1, "libcrypto's default provider has HKDF")
         return Secret(output)
     }
+}
+
+/// The name of a parameter for libcrypto, which keeps the pointer: a `String` would lend it only for one call.
+func parameterName(_ name: StaticString) -> UnsafePointer<CChar> {
+    unsafe UnsafeRawPointer(name.utf8Start).assumingMemoryBound(to: CChar.self)
 }

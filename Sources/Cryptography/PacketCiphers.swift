@@ -202,7 +202,7 @@ private func fits(_ range: Range<Int>, _ count: Int) -> Bool { range.lowerBound 
         var name = [CChar](hash.name.utf8CString)
         let result = unsafe name.withUnsafeMutableBufferPointer { name in
             var parameters = unsafe [
-                OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, name.baseAddress, 0),
+                OSSL_PARAM_construct_utf8_string(parameterName("digest"), name.baseAddress, 0),
                 OSSL_PARAM_construct_end(),
             ]
             return unsafe key.withOctets { octets in

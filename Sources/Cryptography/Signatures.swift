@@ -7,9 +7,9 @@ public final class SigningKey: Sendable {
     public let algorithm: SignatureAlgorithm
     /// The public half as a DER SubjectPublicKeyInfo (RFC 5280 4.1.2.7).
     public let publicKey: [UInt8]
-    private let key: PublicKeyObject
+    private let key: KeyObject
 
-    private init(_ key: PublicKeyObject) throws(CryptographyError) {
+    private init(_ key: KeyObject) throws(CryptographyError) {
         guard let algorithm = key.signatureAlgorithm else { throw .unsupported }
         self.key = key
         self.algorithm = algorithm
@@ -36,7 +36,7 @@ public final class SigningKey: Sendable {
         guard ready, unsafe EVP_PKEY_generate(context, &generated) == 1, let generated = unsafe generated else {
             throw refused(.failed)
         }
-        return try unsafe SigningKey(PublicKeyObject(generated))
+        return try unsafe SigningKey(KeyObject(generated))
     }
 
     /// From an unencrypted PEM file: PKCS #8, or the older forms that libcrypto reads.
@@ -50,7 +50,7 @@ public final class SigningKey: Sendable {
             return unsafe PEM_read_bio_PrivateKey(source, nil, { _, _, _, _ in -1 }, nil)
         }
         guard let decoded = unsafe decoded else { throw refused(.malformedKey) }
-        try unsafe self.init(PublicKeyObject(decoded))
+        try unsafe self.init(KeyObject(decoded))
     }
 
     /// PKCS #8 in PEM, unencrypted: for the key file, whose mode protects it.
@@ -86,7 +86,7 @@ public final class SigningKey: Sendable {
 /// The public key against which members check what the GCKS pushed.
 public final class VerifyingKey: Sendable {
     public let algorithm: SignatureAlgorithm
-    private let key: PublicKeyObject
+    private let key: KeyObject
 
     /// From a DER SubjectPublicKeyInfo, which must be of the algorithm that is named beside it.
     public init(der: [UInt8], algorithm: SignatureAlgorithm) throws(CryptographyError) {
@@ -102,7 +102,7 @@ public final class VerifyingKey: Sendable {
             return unsafe key
         }
         guard let decoded = unsafe decoded else { throw refused(.malformedKey) }
-        let key = unsafe PublicKeyObject(decoded)
+        let key = unsafe KeyObject(decoded)
         guard key.signatureAlgorithm == algorithm else { throw refused(.unsupported) }
         self.algorithm = algorithm
         self.key = key
@@ -133,7 +133,7 @@ extension SignatureAlgorithm {
     fileprivate var digestName: String? { self == .ed25519 ? nil : "SHA2-256" }
 }
 
-extension PublicKeyObject {
+extension KeyObject {
     /// Which of our algorithms this key is for; nil for any other kind, curve or size.
     fileprivate var signatureAlgorithm: SignatureAlgorithm? {
         if unsafe EVP_PKEY_is_a(value, "ED25519") == 1 { return .ed25519 }

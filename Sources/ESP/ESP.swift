@@ -70,7 +70,7 @@ public enum SAChange: Sendable {
 }
 
 /// Why a packet was dropped: one counter each.
-public enum PacketDrop: String, Sendable, Hashable, CaseIterable {
+public enum PacketDrop: String, Error, Sendable, Hashable, CaseIterable {
     case malformed, unknownSPI, replay, notAuthentic, expired, noPolicy, policyMismatch, tooBig, noActiveSA
     case sequenceExhausted, senderLimit, dummy, ownPacket, socketError
 }
@@ -87,4 +87,64 @@ public struct SACounters: Sendable, Hashable {
     public var lastUsed: Instant?
 
     public init() {}
+}
+
+/// Why an SA could not be installed or activated.
+public enum SAError: Error, Sendable, Hashable {
+    /// A key has not the size that its suite needs.
+    case malformedKey
+    /// SPI 0 never appears on the wire (RFC 4303 2.1).
+    case reservedSPI
+    /// More SAs than `Limits` allows.
+    case tooMany
+    /// There is no such SA to activate.
+    case unknownAssociation
+    /// libcrypto cannot do what the suite needs.
+    case unsupported
+
+    init(_ error: CryptographyError) {
+        switch error {
+        case .malformedKey: self = .malformedKey
+        case .notAuthentic, .invalidPublicValue, .unsupported, .failed: self = .unsupported
+        }
+    }
+}
+
+/// What one SA is and did, without its keys: for status, metrics and reports.
+public struct SAStatus: Sendable, Hashable {
+    public enum Direction: String, Sendable, Hashable {
+        case inbound, outbound
+    }
+
+    public var key: SAKey
+    public var direction: Direction
+    /// The group's or VPN's name.
+    public var name: String
+    public var suite: ESPSuite
+    public var selector: TrafficSelector
+    /// Outer source of what we send.
+    public var source: IPAddress?
+    public var senderID: UInt16
+    public var octetLimit: UInt64?
+    /// Whether it is the one that protects its flow now; always true for an inbound SA.
+    public var isActive: Bool
+    /// Outer sources that were verified.
+    public var senders: Int
+    public var counters: SACounters
+
+    public init(
+        _ parameters: SAParameters, direction: Direction, isActive: Bool, senders: Int, counters: SACounters
+    ) {
+        key = parameters.key
+        self.direction = direction
+        name = parameters.name
+        suite = parameters.suite
+        selector = parameters.selector
+        source = parameters.source
+        senderID = parameters.senderID
+        octetLimit = parameters.octetLimit
+        self.isActive = isActive
+        self.senders = senders
+        self.counters = counters
+    }
 }

@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: Apache-2.0
+
+public import Basics
+
+/// The SAD and the SPD of one client (RFC 4301 4.4): which SA opens what arrives, and which one protects what leaves.
+///
+/// Nothing ever passes it unprotected: a packet is sealed or opened by an SA, or it is dropped and counted. Not for
+/// several threads at a time. A packet costs no allocation.
+public final class SecurityAssociationDatabase {
+    /// Our outer address: what comes from it is our own multicast coming back.
+    public let localAddress: IPAddress
+    /// The largest outer IP packet that we send, header included.
+    public let linkMTU: Int
+    /// Drops of packets that belong to no SA, in either direction.
+    public private(set) var unattributedDrops: [PacketDrop: UInt64] = [:]
+    /// Drops of SAs that are gone, so that totals never go back.
+    private var formerDrops: [PacketDrop: UInt64] = [:]
+    private let random: any RandomSource
+    private let limits: Limits
+    private var inbound: [SAKey: InboundSA] = [:]
+    private var outbound: [SAKey: OutboundSA] = [:]
+    /// In the order in which their selectors first came; the first that admits a packet decides.
+    private var policies: [Policy] = []
+
+    /// - Parameters:
+    ///   - random: for the IVs of CBC, so it must be fit for keys.
+    public init(
+        localAddress: IPAddress, linkMTU: Int = 1_500, limits: Limits = Limits(), random: any RandomSource
+    ) {
+        self.localAddress = localAddress
+        self.linkMTU = linkMTU
+        self.limits = limits
+        self.random = random
+    }
+
+    /// What shall be done with a packet that was sealed.
+    public struct Sealed: Sendable, Hashable {
+        /// Where the ESP packet lies, SPI to ICV.
+        public var range: Range<Int>
+        /// For the outer IP header.
+        public var source: IPAddress
+        public var destination: IPAddress
+    }
+
+    // MARK: Packets
+
+    /// Seals an inner IPv4 packet in place with the active SA of the first policy that admits it.
+    ///
+    /// - Parameter inner: where it lies; `ESPSuite.headroom` octets before and `ESPSuite.tailroom` behind it are
+    ///   overwritten (24 and 33 are enough for every suite).
+    ///
+    /// Throws `noPolicy` when no selector admits it, `noActiveSA` when there is none to seal it now, `tooBig` when the
+    /// outer packet would not fit the link, and what `OutboundSA.encapsulate` throws.
+    public func encapsulate(
+        in buffer: inout MutableSpan<UInt8>, inner: Range<Int>, now: Instant
+    ) throws(PacketDrop) -> Sealed {
+        let association: OutboundSA
+        let packet: InnerPacket
+        do throws(PacketDrop) {
+            guard inner.lowerBound >= 0, inner.upperBound <= buffer.count else { throw .malformed }
+            packet = try InnerPacket(reading: buffer.span.extracting(inner))
+            association = try select(packet)
+        } catch {
+            count(error)
+            throw error
+        }
+        let key = association.parameters.key
+        // A group's SA carries what goes to that group, and nothing else that a wide selector may admit.
+        if key.destination.isMulticast, packet.destination != key.destination {
+            association.count(.policyMismatch)
+            throw .policyMismatch
+        }
+        let size = association.parameters.suite.sealedSize(inner: packet.count)
+        guard InnerPacket.minimumHeader + size <= linkMTU else {
+            association.count(.tooBig)
+            throw .tooBig
+        }
+        let exact = inner.lowerBound..<inner.lowerBound + packet.count
+        let range = try association.encapsulate(in: &buffer, inner: exact, now: now)
+        return Sealed(
+            range: range, source: association.parameters.source ?? localAddress, destination: key.destination)
+    }
+
+    /// Which SA would protect a packet now.
+    ///
+    /// Throws `noPolicy` or `noActiveSA`; counts nothing.
+    public func select(_ packet: InnerPacket) throws(PacketDrop) -> OutboundSA {
+        for policy in policies where policy.selector.admits(packet) {
+            guard let active = policy.active else { throw .noActiveSA }
+            return active
+        }
+        throw .noPolicy
+    }
+
+    /// Opens an ESP packet in place; gives where the inner IPv4 packet lies.
+    ///
+    /// - Parameters:
+    ///   - packet: where it lies, SPI to ICV.
+    ///   - source: the outer source address.
+    ///   - destination: the outer destination address.
+    public func decapsulate(
+        in buffer: inout MutableSpan<UInt8>, packet: Range<Int>, source: IPAddress, destination: IPAddress,
+        now: Instant
+    ) throws(PacketDrop) -> Range<Int> {
+        let association: InboundSA
+        do throws(PacketDrop) {
+            guard source != localAddress else { throw .ownPacket }
+            guard packet.lowerBound >= 0, packet.upperBound <= buffer.count, packet.count >= ESPHeader.iv else {
+                throw .malformed
+            }
+            let spi = buffer.span.u32(at: packet.lowerBound + ESPHeader.spi)
+            guard let found = inbound[SAKey(spi: spi, destination: destination)] else { throw .unknownSPI }
+            association = found
+        } catch {
+            count(error)
+            throw error
+        }
+        return try association.decapsulate(in: &buffer, packet: packet, source: source, now: now)
+    }
+
+    /// Opens what a raw socket for ESP gives: an outer IPv4 header and the ESP packet, at `datagram`.
+    public func decapsulate(
+        in buffer: inout MutableSpan<UInt8>, datagram: Range<Int>, now: Instant
+    ) throws(PacketDrop) -> Range<Int> {
+        let source: IPAddress
+        let destination: IPAddress
+        let packet: Range<Int>
+        do throws(PacketDrop) {
+            guard datagram.lowerBound >= 0, datagram.upperBound <= buffer.count else { throw .malformed }
+            let octets = buffer.span.extracting(datagram)
+            let outer = try InnerPacket(reading: octets)
+            let start = datagram.lowerBound
+            // Protocol 50, and no fragment: the kernel has put those together.
+            guard outer.ipProtocol == 50, octets.u16(at: 6) & 0x3fff == 0 else { throw .malformed }
+            source = outer.source
+            destination = outer.destination
+            packet = start + Int(octets[0] & 15) * 4..<start + outer.count
+        } catch {
+            count(error)
+            throw error
+        }
+        return try decapsulate(in: &buffer, packet: packet, source: source, destination: destination, now: now)
+    }
+
+    /// Counts a drop that happened outside, for example on a socket error.
+    public func count(_ drop: PacketDrop) { unattributedDrops[drop, default: 0] &+= 1 }
+
+    // MARK: Changes
+
+    /// Does what the control plane asks. Doing it again changes nothing: an SA that is already there keeps its sequence
+    /// numbers, replay windows and counters unless its keys, suite or sender differ.
+    ///
+    /// Throws `malformedKey`, `reservedSPI`, `tooMany` beyond the limits, and `unknownAssociation` when an SA is to be
+    /// activated that is not there. Removing what is not there is fine.
+    public func apply(_ change: SAChange) throws(SAError) {
+        switch change {
+        case .addInbound(let parameters): try addInbound(parameters)
+        case .addOutbound(let parameters): try addOutbound(parameters)
+        case .activateOutbound(let key):
+            guard let association = outbound[key] else { throw .unknownAssociation }
+            guard let index = policies.firstIndex(where: { $0.members.contains(key) }) else {
+                preconditionFailure("each outbound SA belongs to a policy")
+            }
+            policies[index].active = association
+        case .removeInbound(let key):
+            if let gone = inbound.removeValue(forKey: key) { retire(gone.counters) }
+        case .removeOutbound(let key): removeOutbound(key)
+        case .removeAll:
+            for association in inbound.values { retire(association.counters) }
+            for association in outbound.values { retire(association.counters) }
+            inbound = [:]
+            outbound = [:]
+            policies = []
+        }
+    }
+
+    private var roomIsLeft: Bool {
+        inbound.count + outbound.count < limits.groupsPerProfile * limits.dataAssociationsPerGroup
+    }
+
+    private func addInbound(_ parameters: SAParameters) throws(SAError) {
+        guard parameters.key.spi != 0 else { throw .reservedSPI }
+        if let present = inbound[parameters.key] {
+            if present.parameters.isSameCryptography(as: parameters) {
+                present.update(parameters)
+                return
+            }
+        } else if !roomIsLeft {
+            throw .tooMany
+        }
+        let association = try InboundSA(parameters, limits: limits)
+        if let former = inbound.updateValue(association, forKey: parameters.key) { retire(former.counters) }
+    }
+
+    private func addOutbound(_ parameters: SAParameters) throws(SAError) {
+        guard parameters.key.spi != 0 else { throw .reservedSPI }
+        if let present = outbound[parameters.key] {
+            if present.parameters.isSameCryptography(as: parameters) {
+                if present.parameters.selector != parameters.selector { movePolicy(present, to: parameters.selector) }
+                present.update(parameters)
+                return
+            }
+        } else if !roomIsLeft {
+            throw .tooMany
+        }
+        let association = try OutboundSA(parameters, random: random)
+        removeOutbound(parameters.key)
+        outbound[parameters.key] = association
+        enlist(parameters.key, parameters.selector)
+    }
+
+    /// The SA keeps its role when its selector changes.
+    private func movePolicy(_ association: OutboundSA, to selector: TrafficSelector) {
+        let key = association.parameters.key
+        let wasActive = policies.contains { $0.active === association }
+        dismiss(key)
+        enlist(key, selector)
+        if wasActive, let index = policies.firstIndex(where: { $0.members.contains(key) }) {
+            policies[index].active = association
+        }
+    }
+
+    private func removeOutbound(_ key: SAKey) {
+        guard let gone = outbound.removeValue(forKey: key) else { return }
+        retire(gone.counters)
+        dismiss(key)
+    }
+
+    private func enlist(_ key: SAKey, _ selector: TrafficSelector) {
+        if let index = policies.firstIndex(where: { $0.selector == selector }) {
+            policies[index].members.insert(key)
+        } else {
+            policies.append(Policy(selector: selector, members: [key], active: nil))
+        }
+    }
+
+    private func dismiss(_ key: SAKey) {
+        guard let index = policies.firstIndex(where: { $0.members.contains(key) }) else { return }
+        policies[index].members.remove(key)
+        if policies[index].active?.parameters.key == key { policies[index].active = nil }
+        if policies[index].members.isEmpty { policies.remove(at: index) }
+    }
+
+    private func retire(_ counters: SACounters) { formerDrops.merge(counters.drops) { $0 &+ $1 } }
+
+    // MARK: Status
+
+    /// Every SA with its counters, in the order of names, directions and SPIs. No keys.
+    public func snapshot() -> [SAStatus] {
+        let active = Set(policies.compactMap { $0.active?.parameters.key })
+        let incoming = inbound.values.map {
+            SAStatus(
+                $0.parameters, direction: .inbound, isActive: true, senders: $0.senderCount, counters: $0.counters)
+        }
+        let outgoing = outbound.values.map {
+            SAStatus(
+                $0.parameters, direction: .outbound, isActive: active.contains($0.parameters.key), senders: 1,
+                counters: $0.counters)
+        }
+        return (incoming + outgoing).sorted {
+            ($0.name, $0.direction.rawValue, $0.key.destination, $0.key.spi)
+                < ($1.name, $1.direction.rawValue, $1.key.destination, $1.key.spi)
+        }
+    }
+
+    /// All drops since the start by reason: of no SA, of SAs that are gone, and of SAs that are there.
+    public var totalDrops: [PacketDrop: UInt64] {
+        var total = unattributedDrops.merging(formerDrops) { $0 &+ $1 }
+        for association in inbound.values { total.merge(association.counters.drops) { $0 &+ $1 } }
+        for association in outbound.values { total.merge(association.counters.drops) { $0 &+ $1 } }
+        return total
+    }
+
+    /// One rule of the SPD: a selector, the SAs that could serve it, and the one that does.
+    private struct Policy {
+        let selector: TrafficSelector
+        var members: Set<SAKey>
+        var active: OutboundSA?
+    }
+}
+
+extension SAParameters {
+    /// Whether both are the same SA to the cipher, so that its sequence numbers and replay windows go on.
+    fileprivate func isSameCryptography(as other: SAParameters) -> Bool {
+        key == other.key && suite == other.suite && cipherKey == other.cipherKey
+            && authenticationKey == other.authenticationKey && senderID == other.senderID
+            && source == other.source
+    }
+}
