@@ -86,7 +86,7 @@ let package = Package(
         tests(of: "ISAKMP", ["Basics"]),
         tests(of: "EventLoop", ["Basics"]),
         tests(of: "Control", ["EventLoop", "Basics", logging]),
-        tests(of: "Settings", ["KeyServer", "IKEv1", "Cryptography", "Basics"]),
+        tests(of: "Settings", ["KeyServer", "ReliablePush", "IKEv1", "Cryptography", "Basics"]),
         .testTarget(name: "TidyTests", swiftSettings: common),
         tests(of: "satemu", ["LinkModel", "Basics"]),
     ],
