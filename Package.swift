@@ -93,6 +93,7 @@ let package = Package(
                 "KeyServer", "GroupMember", "LinkModel", "FMKE", "ESP", "IKEv1", "Store", "Cryptography", "Basics",
             ],
             swiftSettings: common),
+        tests(of: "Settings", ["KeyServer", "ReliablePush", "IKEv1", "Cryptography", "Basics"]),
         .testTarget(name: "TidyTests", swiftSettings: common),
         tests(of: "satemu", ["LinkModel", "Basics"]),
         tests(of: "Cryptography", ["Basics"]),

@@ -86,7 +86,9 @@ extension ClientSettings {
         let phase1 = Phase1Settings(top.mapping("phase1", keys: Phase1Settings.keys))
         let key = top.required("psk-file", .text).flatMap {
             SecretFiles(folder: folder, problems: top.problems)
-                .preSharedKey($0, at: top.place(of: "psk-file"), isLegacyAllowed: phase1.isLegacyAllowed)
+                .preSharedKey(
+                    $0, at: top.place(of: "psk-file"), isLegacyAllowed: phase1.isLegacyAllowed,
+                    legacyKey: "phase1.legacy")
         }
         let address = top.optional("address", .unicast)
         if let address, let server { Self.check(address, against: server, top) }

@@ -71,7 +71,7 @@ struct GroupReader {
         if let line = taken[key] {
             problems.add(
                 place, "\(key) is the \(noun) of another group already (line \(line))",
-                instead: "give each group a \(noun) of its own")
+                instead: "give each group its own \(noun)")
         } else {
             taken[key] = place.line
         }
@@ -129,7 +129,8 @@ struct GroupReader {
         if sourcePort != 0 || destinationPort != 0, ![6, 17, 33, 132, 136].contains(ipProtocol) {
             let key = destinationPort != 0 ? "destination-port" : "source-port"
             problems.add(
-                flow.place(of: key), "stands beside a protocol that has no ports", instead: "add protocol: udp, or remove it")
+                flow.place(of: key), "stands beside a protocol that has no ports",
+                instead: "add protocol: udp, or remove it")
         }
         guard let source, let destination else { return nil }
         return TrafficSelector(
@@ -155,9 +156,11 @@ struct GroupReader {
         }
         var members: [(client: String, role: MemberRole)] = []
         var lines: [String: Int] = [:]
+        var areRolesKnown = true
         let readers = group.mappings("members", keys: Self.memberKeys, label: "client")
         for member in readers {
-            let role = member.optional("role", Scalar<MemberRole>.word, default: .receiver)
+            let role = member.optional("role", Scalar<MemberRole>.word)
+            if role == nil, member.has("role") { areRolesKnown = false }
             guard let client = member.required("client", .name) else { continue }
             let place = member.place(of: "client")
             guard clients[client] != nil else {
@@ -172,10 +175,10 @@ struct GroupReader {
                 continue
             }
             lines[client] = place.line
-            members.append((client, role))
+            members.append((client, role ?? .receiver))
             countGroups(of: client, at: place)
         }
-        checkMembers(members, isComplete: members.count == readers.count, of: group)
+        checkMembers(members, isComplete: areRolesKnown && members.count == readers.count, of: group)
         return members
     }
 
@@ -224,7 +227,7 @@ struct GroupReader {
         for (key, value) in [("data", entry.dataLifetime), ("kek", entry.kekLifetime)] where value < least {
             problems.add(
                 lifetime?.place(of: key) ?? group.place(of: "rollover"),
-                "the \(key) lifetime, \(Quantity.show(value)), is under \(Self.activationsPerLifetime) times activate-after",
+                "\(Quantity.show(value)) for \(key) is under \(Self.activationsPerLifetime) times activate-after",
                 instead: "write at least \(Quantity.show(least)), or a shorter activate-after")
         }
     }

@@ -62,19 +62,21 @@ enum KeyStrength {
         }
     }
 
-    /// Is the octet at `index` the end of a piece of this length that has been there before (`abcabc`), or of a run with
-    /// even steps (`aaaa`, `1234`)?
+    /// Is the octet at `index` the end of a piece of this length that has been there before (`abcabc`), or of a run
+    /// with even steps (`aaaa`, `1234`)?
     private static func isRepetition(_ octets: [UInt8], _ index: Int, length: Int) -> Bool {
         guard index >= length - 1 else { return false }
         let piece = octets[(index - length + 1)...index]
         let step = Int(octets[index]) - Int(octets[index - 1])
         if abs(step) <= 1, zip(piece, piece.dropFirst()).allSatisfy({ Int($1) - Int($0) == step }) { return true }
-        for start in 0..<(index - length + 1) where octets[start..<(start + length)].elementsEqual(piece) { return true }
+        for start in 0..<(index - length + 1) where octets[start..<(start + length)].elementsEqual(piece) {
+            return true
+        }
         return false
     }
 
-    /// How many letters stand in runs of four and more of one case (the first may be a capital), when these are more
-    /// than half of the key: then it is made of words. nil otherwise.
+    /// How many letters stand in runs of four and more of one case (the first may be a capital), when these are
+    /// three quarters of the key: then it is made of words. nil otherwise.
     private static func wordLetters(_ octets: [UInt8]) -> Int? {
         var total = 0
         var run = 0
@@ -96,6 +98,6 @@ enum KeyStrength {
             isLower = lower
         }
         close()
-        return total * 2 > octets.count ? total : nil
+        return total * 4 >= octets.count * 3 ? total : nil
     }
 }

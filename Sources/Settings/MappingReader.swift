@@ -41,22 +41,27 @@ struct MappingReader {
     let place: Place
     let problems: Problems
     private let items: [String: Item]
+    /// Keys that are there under a name with a slip in it: not missing, too.
+    private let misspelt: Set<String>
     private let duplicates: YAMLDocument.Renamed
 
     /// nil (and a problem) when the node is no mapping. Unknown keys are problems at once.
     init?(_ item: Item, keys: [String], problems: Problems, duplicates: YAMLDocument.Renamed) {
         guard case .mapping(let mapping) = item.node else {
             problems.add(
-                item.place, "is \(item.noun), not a mapping", instead: "write keys and values: " + keys.joined(separator: ", "))
+                item.place, "is \(item.noun), not a mapping",
+                instead: "write keys and values: " + keys.joined(separator: ", "))
             return nil
         }
         place = item.place
         self.problems = problems
         self.duplicates = duplicates
         var items: [String: Item] = [:]
+        var misspelt: Set<String> = []
         for (key, value) in mapping {
             guard case .scalar(let scalar) = key else {
-                problems.add(Item(key, path: item.place.path).place, "has a key that is no word", instead: "write a word")
+                let place = Item(key, path: item.place.path).place
+                problems.add(place, "has a key that is no word", instead: "write a word")
                 continue
             }
             let name = duplicates[scalar.string] ?? scalar.string
@@ -66,17 +71,19 @@ struct MappingReader {
                 continue
             }
             guard keys.contains(name) else {
-                Self.reportUnknown(keyPlace, name, keys, problems)
+                if let meant = Self.reportUnknown(keyPlace, name, keys, problems) { misspelt.insert(meant) }
                 continue
             }
             items[name] = Item(value, path: Self.join(item.place.path, name))
         }
         self.items = items
+        self.misspelt = misspelt
     }
 
     private init(_ other: MappingReader, problems: Problems) {
         place = other.place
         items = other.items
+        misspelt = other.misspelt
         duplicates = other.duplicates
         self.problems = problems
     }
@@ -84,11 +91,15 @@ struct MappingReader {
     /// The same mapping, with what is found wrong from here on going elsewhere.
     func reporting(to problems: Problems) -> MappingReader { MappingReader(self, problems: problems) }
 
-    private static func reportUnknown(_ place: Place, _ name: String, _ keys: [String], _ problems: Problems) {
+    /// Gives the key that was probably meant.
+    private static func reportUnknown(
+        _ place: Place, _ name: String, _ keys: [String], _ problems: Problems
+    ) -> String? {
         let near = NearestName.find(name, among: keys)
         problems.add(
             place, "is not a known key",
             instead: near.map { "did you mean \($0)?" } ?? "known here are " + keys.joined(separator: ", "))
+        return near
     }
 
     private static func join(_ path: String, _ key: String) -> String { path.isEmpty ? key : path + "." + key }
@@ -119,13 +130,15 @@ struct MappingReader {
     }
 
     func reportMissing(_ key: String) {
+        guard !misspelt.contains(key) else { return }
         problems.add(place(of: key), "is missing", instead: "add \(key): to this mapping")
     }
 
     private func value<Value>(of item: Item, _ kind: Scalar<Value>) -> Value? {
         guard let text = item.text else {
             problems.add(
-                item.place, "is \(item.noun)" + (item.isEmpty ? "" : ", not a single value"), instead: "write one value")
+                item.place, "is \(item.noun)" + (item.isEmpty ? "" : ", not a single value"), instead: "write one value"
+            )
             return nil
         }
         do {

@@ -15,7 +15,7 @@ enum NearestName {
         return best?.name
     }
 
-    /// How many characters to add, remove, replace or swap with their neighbour; anything above `limit` counts the same.
+    /// How many characters to add, remove, replace or swap with their neighbour; above `limit` all counts the same.
     static func distance(_ left: String, _ right: String, limit: Int) -> Int {
         let a = Array(left)
         let b = Array(right)

@@ -28,6 +28,9 @@ extension Scalar where Value == IPAddress {
     /// A multicast address that routers and satellites carry.
     static var multicast: Scalar {
         Scalar { text throws(Wrong) in
+            guard IPAddress(text) != nil || IPPrefix(text) == nil else {
+                throw Wrong("\(text) is a subnet", instead: "write one multicast address, and one flow for each")
+            }
             let address = try Scalar.address.parse(text)
             try requireMulticast(address)
             return address

@@ -44,7 +44,9 @@ enum Quantity {
 
     /// A rate as an operator would write it.
     static func show(rate: UInt64) -> String {
-        for (unit, scale) in rateUnits.reversed() where rate != 0 && rate % scale == 0 { return "\(rate / scale)\(unit)" }
+        for (unit, scale) in rateUnits.reversed() where rate != 0 && rate % scale == 0 {
+            return "\(rate / scale)\(unit)"
+        }
         return "\(rate)bit/s"
     }
 

@@ -35,10 +35,10 @@ extension Scalar where Value == String {
 
     /// A name of a client, group or GCKS: what fits an FQDN identity and a file name.
     static var name: Scalar {
-        Scalar("a name", write: "use up to 64 letters, digits, dots, hyphens and underscores, the first no dot or hyphen") {
+        Scalar("a name", write: "use up to 64 letters, digits, dots, hyphens and underscores, a letter or digit first")
+        {
             let octets = Array($0.utf8)
-            guard (1...64).contains(octets.count), let first = octets.first, first != UInt8(ascii: "."),
-                first != UInt8(ascii: "-")
+            guard (1...64).contains(octets.count), let first = octets.first, isAlphanumeric(first)
             else { return nil }
             return octets.allSatisfy { isAlphanumeric($0) || ".-_".utf8.contains($0) } ? $0 : nil
         }
@@ -46,7 +46,7 @@ extension Scalar where Value == String {
 
     /// A network interface's name (at most 15 octets on Linux).
     static var interface: Scalar {
-        Scalar("the name of a network interface", write: "use up to 15 characters as shown by ip link, for example eth0") {
+        Scalar("the name of a network interface", write: "write it as ip link shows it, for example eth0") {
             let octets = Array($0.utf8)
             guard (1...15).contains(octets.count), octets.allSatisfy({ (0x21...0x7e).contains($0) }),
                 !octets.contains(UInt8(ascii: "/")), $0 != ".", $0 != ".."
@@ -83,7 +83,9 @@ extension Scalar where Value: FixedWidthInteger {
     }
 
     static func integer(_ range: ClosedRange<Value>) -> Scalar {
-        Scalar("a whole number from \(range.lowerBound) to \(range.upperBound)", write: "write such a number") {
+        Scalar(
+            "a whole number from \(range.lowerBound) to \(range.upperBound)", write: "write digits, within these bounds"
+        ) {
             guard $0.utf8.allSatisfy({ (0x30...0x39).contains($0) }), let value = Value($0) else { return nil }
             return range.contains(value) ? value : nil
         }
@@ -115,7 +117,7 @@ extension Scalar {
             let near = NearestName.find(text, among: names)
             throw Wrong(
                 "\"\(text)\" is not known here",
-                instead: near.map { "did you mean \($0)?" } ?? "write one of " + names.joined(separator: ", "))
+                instead: near.map { "did you mean \($0)?" } ?? "write " + names.joined(separator: " or "))
         }
     }
 }

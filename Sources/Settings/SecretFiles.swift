@@ -12,13 +12,13 @@ struct SecretFiles {
     private static let signingKeyOctetsAtMost = 65_536
 
     /// A pre-shared key: the content of the file as it stands (hexadecimal, base64 and text are not decoded), without
-    /// one line feed at its end.
-    func preSharedKey(_ path: String, at place: Place, isLegacyAllowed: Bool) -> Secret? {
+    /// one line feed at its end. `legacyKey` is the key that would allow a weak one, if there is any.
+    func preSharedKey(_ path: String, at place: Place, isLegacyAllowed: Bool, legacyKey: String?) -> Secret? {
         guard var octets = read(path, at: place, octetsAtMost: Self.keyOctetsAtMost) else { return nil }
         defer { wipe(&octets) }
         if octets.last == 0x0a { octets.removeLast() }
         do {
-            try Self.check(octets, path: path, isLegacyAllowed: isLegacyAllowed)
+            try Self.check(octets, path: path, isLegacyAllowed: isLegacyAllowed, legacyKey: legacyKey)
         } catch {
             problems.add(place, error)
             return nil
@@ -26,7 +26,9 @@ struct SecretFiles {
         return Secret(octets)
     }
 
-    private static func check(_ octets: [UInt8], path: String, isLegacyAllowed: Bool) throws(Wrong) {
+    private static func check(
+        _ octets: [UInt8], path: String, isLegacyAllowed: Bool, legacyKey: String?
+    ) throws(Wrong) {
         guard !octets.isEmpty else { throw Wrong("\(path) is empty", instead: advice) }
         let isText = octets.allSatisfy { (0x20...0x7e).contains($0) || (0x09...0x0d).contains($0) }
         guard !isText || !octets.contains(where: { (0x0a...0x0d).contains($0) }) else {
@@ -36,15 +38,16 @@ struct SecretFiles {
             throw Wrong("\(path) has blanks around its key", instead: "remove them on both sides: they count")
         }
         guard !isLegacyAllowed else { return }
+        let advice = advice + (legacyKey.map { ", or set \($0): true" } ?? "")
         guard octets.count >= KeyStrength.octetsAtLeast else {
             throw Wrong(
                 "the key in \(path) is shorter than \(KeyStrength.octetsAtLeast) octets",
-                instead: advice + ", or set legacy: true beside it")
+                instead: advice)
         }
         guard KeyStrength.bits(octets) >= KeyStrength.bitsAtLeast else {
             throw Wrong(
                 "the key in \(path) can be guessed (under \(Int(KeyStrength.bitsAtLeast)) bits)",
-                instead: advice + ", or set legacy: true beside it")
+                instead: advice)
         }
     }
 

@@ -66,7 +66,9 @@ struct ServerReader {
             for client in reader.top.mappings("clients", keys: ServerReader.clientKeys, label: "name") {
                 read(client: client, provisioning: provisioning)
             }
-            for range in reader.top.mappings("ranges", keys: ServerReader.rangeKeys, label: "name") { read(range: range) }
+            for range in reader.top.mappings("ranges", keys: ServerReader.rangeKeys, label: "name") {
+                read(range: range)
+            }
         }
 
         /// What `psk: derived` derives from: outer nil when the file names none, inner nil when it is no good.
@@ -75,7 +77,7 @@ struct ServerReader {
             guard let path = reader.top.required("provisioning-key-file", .text) else { return .some(nil) }
             return .some(
                 reader.secrets.preSharedKey(
-                    path, at: reader.top.place(of: "provisioning-key-file"), isLegacyAllowed: false))
+                    path, at: reader.top.place(of: "provisioning-key-file"), isLegacyAllowed: false, legacyKey: nil))
         }
 
         private mutating func claim(name: String, at place: Place) {
@@ -130,7 +132,8 @@ struct ServerReader {
                 return nil
             case (false, true):
                 guard let path = client.required("psk-file", .text) else { return nil }
-                return secrets.preSharedKey(path, at: client.place(of: "psk-file"), isLegacyAllowed: isLegacy)
+                return secrets.preSharedKey(
+                    path, at: client.place(of: "psk-file"), isLegacyAllowed: isLegacy, legacyKey: "legacy")
             case (true, false):
                 guard client.required("psk", .derived) != nil else { return nil }
                 guard let provisioning else {
@@ -156,7 +159,8 @@ struct ServerReader {
             let isLegacy = range.optional("legacy", .truth, default: false)
             let suites = Phase1Settings.suites(range, isLegacyAllowed: isLegacy) ?? phase1.suites
             let key = range.required("psk-file", .text).flatMap {
-                secrets.preSharedKey($0, at: range.place(of: "psk-file"), isLegacyAllowed: isLegacy)
+                secrets.preSharedKey(
+                    $0, at: range.place(of: "psk-file"), isLegacyAllowed: isLegacy, legacyKey: "legacy")
             }
             if !range.has("members") { range.reportMissing("members") }
             let members = range.values("members", .name)

@@ -78,13 +78,15 @@ enum ConfigurationFile {
         guard let document = YAMLDocument(text, problems: problems) else { return nil }
         guard let root = document.root else {
             problems.add(
-                Place(line: 1, column: 1, path: ""), "holds no settings", instead: "start from the sample configuration")
+                Place(line: 1, column: 1, path: ""), "holds no settings", instead: "start from the sample configuration"
+            )
             return nil
         }
         return MappingReader(Item(root, path: ""), keys: keys, problems: problems, duplicates: document.duplicates)
     }
 
-    static func controlSocket(_ path: String, keys: [String], default fallback: String) throws(SettingsError) -> String {
+    static func controlSocket(_ path: String, keys: [String], default fallback: String) throws(SettingsError) -> String
+    {
         let problems = Problems(file: path)
         let text = try read(path)
         // Only this key decides: `check` is there for everything else.

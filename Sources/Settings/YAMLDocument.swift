@@ -25,7 +25,8 @@ struct YAMLDocument {
                 duplicates = renamed
                 return
             } catch let YamlError.duplicatedKeysInMapping(keys, context) {
-                let standIn = String(repeating: Character(Self.standIn(renamed.count)), count: keys[0].unicodeScalars.count)
+                let length = keys[0].unicodeScalars.count
+                let standIn = String(repeating: Character(Self.standIn(renamed.count)), count: length)
                 guard renamed.count < Self.duplicatesAtMost,
                     let changed = Self.replace(keys[0], with: standIn, at: context.mark, in: text)
                 else {
@@ -73,7 +74,7 @@ struct YAMLDocument {
         switch error {
         case YamlError.scanner(_, let text, let mark, _), YamlError.parser(_, let text, let mark, _),
             YamlError.composer(_, let text, let mark, _):
-            problem = (text, mark.line, mark.column)
+            problem = (text.hasPrefix("but ") ? String(text.dropFirst(4)) : text, mark.line, mark.column)
         case YamlError.reader(let words, let offset, _, _):
             let before = text.prefix(offset ?? 0)
             let line = before.count { $0 == "\n" } + 1
