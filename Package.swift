@@ -86,14 +86,13 @@ let package = Package(
         tests(of: "ISAKMP", ["Basics"]),
         tests(of: "EventLoop", ["Basics"]),
         tests(of: "Control", ["EventLoop", "Basics", logging]),
-        tests(of: "Settings", ["KeyServer", "IKEv1", "Cryptography", "Basics"]),
+        tests(of: "Settings", ["KeyServer", "ReliablePush", "IKEv1", "Cryptography", "Basics"]),
         .testTarget(
             name: "EngineTests",
             dependencies: [
                 "KeyServer", "GroupMember", "LinkModel", "FMKE", "ESP", "IKEv1", "Store", "Cryptography", "Basics",
             ],
             swiftSettings: common),
-        tests(of: "Settings", ["KeyServer", "ReliablePush", "IKEv1", "Cryptography", "Basics"]),
         .testTarget(name: "TidyTests", swiftSettings: common),
         tests(of: "satemu", ["LinkModel", "Basics"]),
         tests(of: "Cryptography", ["Basics"]),
