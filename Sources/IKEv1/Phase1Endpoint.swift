@@ -2,7 +2,7 @@
 
 public import Basics
 public import Cryptography
-public import ISAKMP
+internal import ISAKMP
 
 // IKEv1 owns phase 1: RFC 2409 Main Mode with pre-shared keys in both roles, and the ISAKMP SAs that come of it with
 // their keys, initialisation vectors, informational messages, dead peer detection (RFC 3706), NAT traversal (RFC 3947)
@@ -11,52 +11,189 @@ public import ISAKMP
 /// All ISAKMP SAs of one node, as initiator and as responder, sans-I/O.
 ///
 /// One rule for callers: after each call that takes `now`, drain `poll()` until it gives `.wait(until:)`.
+///
+/// As responder it sends an address that has not proved itself never more octets than came from there, answers a
+/// repeated message with the same octets, and repeats nothing on its own. What is not authentic never ends an attempt
+/// at once: the genuine message may still come.
 public final class Phase1Endpoint {
+    let configuration: Phase1Configuration
+    let credentials: any CredentialSource
+    let random: any RandomSource
+
+    /// As initiator, by our cookie.
+    var attempts: [UInt64: Attempt] = [:]
+    /// Whom attempts are under way to.
+    var attempted: Set<SocketAddress> = []
+    /// As responder, before message 5.
+    var halfOpen = HalfOpenTable()
+    var established: [AssociationID: Association] = [:]
+    /// SAs of one peer, the oldest first.
+    var byPeer: [PeerKey: [AssociationID]] = [:]
+    var timers = DeadlineQueue<Phase1Timer>()
+
+    private var outputs: [Phase1Output] = []
+    private var taken = 0
+    private var isDrained = true
+
+    /// `configuration` and `credentials` hold for all SAs to come. `random` gives cookies, nonces and private keys.
     public init(configuration: Phase1Configuration, credentials: any CredentialSource, random: any RandomSource) {
-        fatalError("to come")
+        self.configuration = configuration
+        self.credentials = credentials
+        self.random = random
     }
 
-    /// Takes in a UDP datagram of port 848, 500 or 4500.
-    public func receive(_ datagram: Datagram, now: Instant) {}
+    var limits: Limits { configuration.limits }
 
-    /// Starts Main Mode. The result's responder cookie is 0 until the SA is established; nil when an attempt at the
-    /// same remote address is under way.
-    public func initiate(
-        _ credential: PeerCredential, from local: SocketAddress, to remote: SocketAddress, now: Instant
-    ) -> AssociationID? { nil }
+    /// Takes in a UDP datagram of port 848, 500 or 4500. Whatever is wrong with it comes out as `.dropped`.
+    public func receive(_ datagram: Datagram, now: Instant) {
+        isDrained = false
+        do throws(Refusal) {
+            if let received = try read(datagram) { try dispatch(received, now: now) }
+        } catch {
+            switch error {
+            case .drop(let reason), .doubt(let reason, _): emit(.dropped(reason, from: datagram.remote))
+            case .fail: emit(.dropped(.wrongState, from: datagram.remote))
+            }
+        }
+    }
 
-    /// Sends a protected message that wants an answer, and repeats it until `.answer` or `.unanswered`. Its message id.
-    public func request(
-        _ exchange: ExchangeType, _ payloads: [RawPayload], on id: AssociationID, now: Instant
-    ) throws(Phase1UseError) -> UInt32 { throw .unknownAssociation }
+    /// Tells the peer by a protected Delete and forgets the SA; or gives up an attempt, in silence.
+    public func close(_ id: AssociationID, now: Instant) {
+        isDrained = false
+        if let association = established[id] {
+            sendDelete(association)
+            end(association, .weDeleted)
+        } else if id.responderCookie == 0, let attempt = attempts[id.initiatorCookie] {
+            remove(attempt)
+        }
+    }
 
-    /// Answers a `.request` of the peer, and remembers the answer for when the request is repeated.
-    public func respond(
-        _ payloads: [RawPayload], to messageID: UInt32, exchange: ExchangeType, on id: AssociationID, now: Instant
-    ) throws(Phase1UseError) { throw .unknownAssociation }
+    /// Asks the peer now whether it lives (RFC 3706); the answer comes as `.alive`, silence as `.ended(.deadPeer)`.
+    public func probe(_ id: AssociationID, now: Instant) {
+        isDrained = false
+        guard let association = established[id], association.features.hasDeadPeerDetection, association.probe == nil
+        else { return }
+        ask(association, now: now)
+    }
 
-    /// Sends a protected message once, without an answer; the peer gets it as `.request`. Its message id.
-    public func send(
-        _ exchange: ExchangeType, _ payloads: [RawPayload], on id: AssociationID, now: Instant
-    ) throws(Phase1UseError) -> UInt32 { throw .unknownAssociation }
+    public func info(_ id: AssociationID) -> AssociationInfo? { established[id]?.info }
 
-    /// Tells the peer by a protected Delete and forgets the SA, or gives up an attempt.
-    public func close(_ id: AssociationID, now: Instant) {}
-
-    /// Asks the peer at once whether it lives (RFC 3706); the answer comes as `.alive`.
-    public func probe(_ id: AssociationID, now: Instant) {}
-
-    public func info(_ id: AssociationID) -> AssociationInfo? { nil }
     /// All established SAs, in no order.
-    public var associations: [AssociationInfo] { [] }
+    public var associations: [AssociationInfo] { established.values.map(\.info) }
 
     /// What Wireshark's `ikev1_decryption_table` wants: the initiator's cookie and the cipher key. nil unless
     /// `Phase1Configuration.allowsKeyExport`.
-    public func exportableKey(_ id: AssociationID) -> (cookie: UInt64, key: Secret)? { nil }
+    public func exportableKey(_ id: AssociationID) -> (cookie: UInt64, key: Secret)? {
+        guard configuration.allowsKeyExport, let association = established[id] else { return nil }
+        return (id.initiatorCookie, association.keys.key)
+    }
 
     /// Does what is due.
-    public func advance(to now: Instant) {}
+    public func advance(to now: Instant) {
+        isDrained = false
+        while let timer = timers.popDue(now) { fire(timer, now: now) }
+    }
 
     /// The next thing to do, in order; `.wait` when there is nothing more, then nil.
-    public func poll() -> Phase1Output? { nil }
+    public func poll() -> Phase1Output? {
+        if taken < outputs.count {
+            defer { taken += 1 }
+            return outputs[taken]
+        }
+        outputs.removeAll(keepingCapacity: outputs.count < 1_024)
+        taken = 0
+        guard !isDrained else { return nil }
+        isDrained = true
+        return .wait(until: timers.next())
+    }
+
+    // MARK: In
+
+    /// Takes the framing of the NAT-T port off and reads the header; nil for a keep-alive, which means nothing here.
+    private func read(_ datagram: Datagram) throws(Refusal) -> Received? {
+        guard datagram.bytes.count <= limits.datagramOctets else { throw .drop(.tooLong) }
+        var octets = datagram.bytes
+        if datagram.local.port == configuration.natTraversalPort {
+            guard octets != NATTraversal.keepAlive else { return nil }
+            guard octets.starts(with: NATTraversal.nonESPMarker) else { throw .drop(.malformed) }
+            octets.removeFirst(NATTraversal.nonESPMarker.count)
+        }
+        var reader = OctetReader(octets)
+        do throws(ISAKMPError) {
+            let header = try Header(reading: &reader)
+            return Received(octets: octets, header: header, local: datagram.local, remote: datagram.remote)
+        } catch {
+            throw .drop(error == .unsupportedVersion ? .version : .malformed)
+        }
+    }
+
+    private func dispatch(_ received: Received, now: Instant) throws(Refusal) {
+        let header = received.header
+        guard header.initiatorCookie != 0, header.flags & ~Header.encryptionFlag == 0 else { throw .drop(.malformed) }
+        switch header.exchange {
+        case .mainMode: try takeMainMode(received, now: now)
+        case .informational: try takeInformational(received, now: now)
+        case .push: throw .drop(.unsupportedExchange)
+        default:
+            guard header.exchange.rawValue >= ExchangeType.firstPrivate else { throw .drop(.unsupportedExchange) }
+            try takeExchange(received, now: now)
+        }
+    }
+
+    private func takeMainMode(_ received: Received, now: Instant) throws(Refusal) {
+        guard received.header.messageID == 0 else { throw .drop(.malformed) }
+        if let attempt = attempts[received.header.initiatorCookie] {
+            // A responder cookie of 0 would be our own message 1, reflected.
+            guard received.header.responderCookie != 0 else { throw .drop(.unknownCookies) }
+            try take(received, attempt, now: now)
+        } else if received.header.responderCookie == 0 {
+            try takeOpening(received, now: now)
+        } else if let exchange = halfOpen[received.id] {
+            try take(received, exchange, now: now)
+        } else if let association = established[received.id] {
+            try takeLate(received, association)
+        } else {
+            throw .drop(.unknownCookies)
+        }
+    }
+
+    /// A Main Mode message after the SA is there: the initiator missed message 6 and repeats message 5.
+    private func takeLate(_ received: Received, _ association: Association) throws(Refusal) {
+        guard let proof = association.proof, received.isEncrypted else { throw .drop(.duplicate) }
+        guard Self.digest(received) == proof.digest else { throw .drop(.wrongState) }
+        guard received.remote == association.info.remote else { throw .drop(.wrongAddress) }
+        transmit(proof.answer, on: association)
+        throw .drop(.duplicate)
+    }
+
+    static func digest(_ received: Received) -> [UInt8] { HashAlgorithm.sha256.digest(received.octets) }
+
+    // MARK: Out
+
+    func emit(_ event: Phase1Event) { outputs.append(.event(event)) }
+
+    /// Every message on the NAT-T port carries the marker (RFC 3948 2.2).
+    func transmit(_ octets: [UInt8], from local: SocketAddress, to remote: SocketAddress) {
+        let framing = local.port == configuration.natTraversalPort ? NATTraversal.nonESPMarker : []
+        outputs.append(.transmit(Datagram(local: local, remote: remote, bytes: framing + octets)))
+    }
+
+    func transmit(_ octets: [UInt8], on association: Association) {
+        transmit(octets, from: association.info.local, to: association.info.remote)
+    }
+
+    /// A NAT keep-alive has no marker.
+    func transmitKeepAlive(on association: Association) {
+        let info = association.info
+        outputs.append(
+            .transmit(Datagram(local: info.local, remote: info.remote, bytes: NATTraversal.keepAlive)))
+    }
+
+    /// After a mutation by one of the public calls in the extensions.
+    func mutated() { isDrained = false }
+}
+
+extension ExchangeType {
+    /// Where the types for private use begin (RFC 2408 3.1), FMKE's among them.
+    static let firstPrivate: UInt8 = 240
 }

@@ -179,6 +179,8 @@ public enum Phase1Event: Sendable {
 public enum DropReason: String, Sendable, Hashable, CaseIterable {
     case malformed, tooLong, unknownCookies, unknownPeer, wrongState, notAuthentic, unencrypted, duplicate
     case halfOpenLimit, version, unsupportedExchange, wrongAddress
+    /// Well-formed, but not what we offered or not in the group.
+    case notAcceptable
 }
 
 /// What the endpoint wants done, in this order.

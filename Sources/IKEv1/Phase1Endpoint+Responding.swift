@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Basics
+internal import Cryptography
+internal import ISAKMP
+
+extension Phase1Endpoint {
+    /// Message 1 of somebody, for the first time or again.
+    func takeOpening(_ received: Received, now: Instant) throws(Refusal) {
+        guard configuration.isResponder else { throw .drop(.unknownPeer) }
+        guard !received.isEncrypted else { throw .drop(.malformed) }
+        let opening = HalfOpenExchange.Opening(remote: received.remote, octets: received.octets)
+        if let exchange = halfOpen[opening] {
+            // Once message 3 is there, a late message 1 wants nothing any more.
+            if !exchange.responder.isProven {
+                exchange.isSampleClean = false
+                transmit(exchange.responder.answer, from: received.local, to: received.remote)
+            }
+            throw .drop(.duplicate)
+        }
+        guard let credential = credentials.credential(for: received.remote.address) else {
+            throw .drop(.unknownPeer)
+        }
+        let responder: MainModeResponder
+        do throws(Refusal) {
+            responder = try MainModeResponder(
+                received, cookie: responderCookie(for: received), credential: credential,
+                identity: configuration.identity, limits: limits)
+        } catch {
+            guard case .fail(let failure) = error else { throw error }
+            emit(.failed(peer: credential.name, remote: received.remote, reason: failure))
+            report(.noProposalChosen, received.id, to: received)
+            return
+        }
+        guard responder.answer.count <= received.octets.count else { throw .drop(.malformed) }
+        try makeRoom(for: received.remote.address)
+        let exchange = HalfOpenExchange(opening, responder, now: now)
+        halfOpen.insert(exchange)
+        timers[.halfOpen(exchange.id)] = now + limits.halfOpenLifetime
+        transmit(responder.answer, from: received.local, to: received.remote)
+    }
+
+    /// Message 3 or 5.
+    func take(_ received: Received, _ exchange: HalfOpenExchange, now: Instant) throws(Refusal) {
+        let origin = exchange.opening.remote
+        // Only message 5 may come from another port: that of NAT traversal, or what a translator makes of it.
+        guard received.remote == origin || received.isEncrypted && received.remote.address == origin.address else {
+            throw .drop(.wrongAddress)
+        }
+        let step: MainModeResponder.Step
+        do throws(Refusal) {
+            step = try exchange.responder.receive(received, random: random)
+        } catch {
+            switch error {
+            case .drop: throw error
+            case .doubt(let reason, let failure):
+                report(failure, exchange, to: received)
+                throw .drop(reason)
+            case .fail(let failure):
+                report(failure, exchange, to: received)
+                remove(exchange)
+                return
+            }
+        }
+        if exchange.isSampleClean {
+            let sample = now - exchange.sentAt
+            exchange.roundTrip = min(sample, exchange.roundTrip ?? sample)
+        }
+        switch step {
+        case .transmit(let octets):
+            exchange.isSampleClean = octets != exchange.lastAnswer
+            exchange.lastAnswer = octets
+            exchange.sentAt = now
+            transmit(octets, from: received.local, to: received.remote)
+        case .established(let octets, let result):
+            remove(exchange)
+            transmit(octets, from: received.local, to: received.remote)
+            establish(
+                result,
+                Peer(credential: exchange.responder.credential, local: received.local, remote: received.remote),
+                proof: (Self.digest(received), octets), roundTrip: exchange.roundTrip, now: now)
+        }
+    }
+
+    /// An exchange has taken too long.
+    func expire(_ exchange: HalfOpenExchange) {
+        remove(exchange)
+        // Of an address that never answered nobody needs to hear: anybody can make up a message 1.
+        if exchange.responder.isProven, !exchange.isFailureReported {
+            emit(.failed(peer: exchange.responder.credential.name, remote: exchange.opening.remote, reason: .noAnswer))
+        }
+    }
+
+    private func remove(_ exchange: HalfOpenExchange) {
+        halfOpen.remove(exchange)
+        halfOpen.compact()
+        timers[.halfOpen(exchange.id)] = nil
+    }
+
+    private func makeRoom(for address: IPAddress) throws(Refusal) {
+        let (hasRoom, victim) = halfOpen.room(for: address, limits)
+        guard !hasRoom else { return }
+        guard let victim else { throw .drop(.halfOpenLimit) }
+        remove(victim)
+        emit(.dropped(.halfOpenLimit, from: victim.opening.remote))
+    }
+
+    /// Random: unique, and nobody can guess it (RFC 2408 2.5.3). The state behind it is ours to keep anyway, since
+    /// message 3 does not repeat the offer that HASH_I covers.
+    private func responderCookie(for received: Received) -> UInt64 {
+        while true {
+            let cookie = random.next()
+            let id = AssociationID(
+                initiatorCookie: received.header.initiatorCookie, responderCookie: cookie)
+            if cookie != 0, halfOpen[id] == nil, established[id] == nil { return cookie }
+        }
+    }
+
+    /// Reports why an exchange fails, once: to the log, and to the peer in clear where it can act on it.
+    private func report(_ failure: Phase1Failure, _ exchange: HalfOpenExchange, to received: Received) {
+        guard !exchange.isFailureReported else { return }
+        exchange.isFailureReported = true
+        emit(.failed(peer: exchange.responder.credential.name, remote: received.remote, reason: failure))
+        switch failure {
+        case .authenticationFailed, .wrongIdentity: report(.authenticationFailed, exchange.id, to: received)
+        case .noAnswer, .noProposalChosen, .peerReports, .peerMisbehaved, .invalidPublicValue, .cryptographyFailed:
+            break
+        }
+    }
+
+    /// A notification in clear: the peer may not have our keys, and under keys it could not read it (RFC 2409 5.7). It
+    /// is never longer than what it answers.
+    private func report(_ type: NotifyType, _ id: AssociationID, to received: Received) {
+        let notification = Notification(spi: id.octets, type: type)
+        let octets = message(
+            [RawPayload(.notification, notification.body())], .informational, id,
+            messageID: UInt32(truncatingIfNeeded: random.next()) | 1)
+        guard octets.count <= received.octets.count else { return }
+        transmit(octets, from: received.local, to: received.remote)
+    }
+}
