@@ -247,12 +247,13 @@ extension KeyServer {
     private func drive(_ transaction: UInt64, of id: UInt32, now: Instant) {
         while true {
             guard var open = groups[id]?.open[transaction] else { return }
+            commitIfDue(&open, group: id, now: now)
             if let held = open.heldVerdict {
+                groups[id]?.open[transaction] = open
                 guard open.sender.activateAt <= now else { return }
                 finish(held, open, group: id, now: now)
                 return
             }
-            commitIfDue(&open, group: id, now: now)
             let action = open.sender.poll(now: now)
             groups[id]?.open[transaction] = open
             switch action {

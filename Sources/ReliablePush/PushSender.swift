@@ -12,6 +12,8 @@ public import FMKE
 //                                      | rounds used up, or few are left
 //                                      v
 //                                  unicasting ----> probing ----> ended: the rest is named
+//                                        ^             |
+//                                        +-- once more-+ for those that answered the probe
 //
 // A transaction that must not go over the old control channel (flat revocation) starts in `unicasting`.
 
@@ -57,6 +59,7 @@ public struct PushSender: Sendable {
     private var datagrams = 0
     private var negativeAcknowledgements = 0
     private var unicasts = 0
+    private var unicastRounds = 0
     /// Members that were heard since the last question, without having confirmed.
     private var alive: Set<UInt32> = []
 
@@ -168,8 +171,10 @@ public struct PushSender: Sendable {
             return poll(now: now)
         case .unicasting(let asked, let until):
             guard asked else {
-                unicasts = unconfirmed.count
-                state = .unicasting(asked: true, until: now + policy.roundTrip * 5 + window(round: 0))
+                unicasts += unconfirmed.count
+                unicastRounds += 1
+                // Time for the profile to be repeated a few times.
+                state = .unicasting(asked: true, until: now + policy.roundTrip * 10)
                 return .unicast(unconfirmed.sorted())
             }
             guard until <= now else { return .wait(until: until) }
@@ -178,13 +183,15 @@ public struct PushSender: Sendable {
             return poll(now: now)
         case .probing(let asked, let until):
             guard asked else {
-                state = .probing(asked: true, until: now + policy.roundTrip * 3)
+                state = .probing(asked: true, until: now + policy.roundTrip * 5)
                 return .probe(unconfirmed.sorted())
             }
             guard until <= now else { return .wait(until: until) }
-            for member in unconfirmed { failed[member] = alive.contains(member) ? .refused : .silent }
-            unconfirmed = []
-            state = .ending
+            for member in unconfirmed where !alive.contains(member) || unicastRounds > 1 {
+                failed[member] = alive.contains(member) ? .refused : .silent
+            }
+            unconfirmed.subtract(failed.keys)
+            state = unconfirmed.isEmpty ? .ending : .unicasting(asked: false, until: now)
             return poll(now: now)
         case .ending:
             state = .ended
@@ -210,7 +217,7 @@ public struct PushSender: Sendable {
             state = .transmitting(round: round, copiesLeft: copiesLeft - 1, next: now + max(gap, pace))
         } else {
             state = .collecting(
-                round: round, until: now + pace + policy.roundTrip + window(round: round) + PushPolicy.guardTime)
+                round: round, until: now + pace + policy.roundTrip + window + PushPolicy.guardTime)
         }
         return .multicast(header, body: body)
     }
@@ -219,7 +226,7 @@ public struct PushSender: Sendable {
     private static let overheadOctets = 220
 
     /// From the first to the last answering slot.
-    private func window(round: UInt8) -> Duration {
+    private var window: Duration {
         .milliseconds(Int64(policy.slotMilliseconds) * Int64(slots))
     }
 

@@ -22,7 +22,7 @@ import Testing
 
     @Test(arguments: [UInt64](1...20)) func lossDelaysButLosesNobody(seed: UInt64) throws {
         var options = World.Options()
-        options.loss = 0.3
+        options.loss = 0.15
         options.seed = seed
         let world = try World(options)
         try world.bringUp()
@@ -31,6 +31,23 @@ import Testing
             #expect(world.run(.seconds(60)) { world.verdict(transaction) != nil })
             #expect(world.verdict(transaction)?.verdict == "confirmed")
         }
+    }
+
+    @Test(arguments: [UInt64](1...20)) func underAwfulLossEveryoneIsConfirmedOrNamedAndFollowsLater(seed: UInt64) throws {
+        var options = World.Options()
+        options.loss = 0.4
+        options.seed = seed
+        let world = try World(options)
+        try world.bringUp()
+        let transaction = try world.rekey()
+        #expect(world.run(.seconds(60)) { world.verdict(transaction) != nil })
+        let verdict = try #require(world.verdict(transaction))
+        let named = Set(verdict.confirmed.map(\.client) + verdict.unconfirmed.map(\.client))
+        #expect(named == ["hub", "site1", "site2"])
+        let isCurrent = world.run(.seconds(600)) {
+            world.server.snapshot(now: world.now).groups[0].members.allSatisfy(\.isCurrent)
+        }
+        #expect(isCurrent, "who was named got there later all the same")
     }
 
     @Test func sendersMoveAtTheActivationTimeAndReceiversKeepBoth() throws {
