@@ -85,6 +85,7 @@ let package = Package(
         tests(of: "LinkModel", ["Basics"]),
         tests(of: "ISAKMP", ["Basics"]),
         tests(of: "EventLoop", ["Basics"]),
+        tests(of: "FMKE", ["ISAKMP", "Cryptography", "Basics"]),
         tests(of: "Control", ["EventLoop", "Basics", logging]),
         tests(of: "Settings", ["KeyServer", "ReliablePush", "IKEv1", "Cryptography", "Basics"]),
         .testTarget(

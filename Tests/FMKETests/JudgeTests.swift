@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: Apache-2.0
+import Basics
+import Cryptography
+import FMKE
+import ISAKMP
+import Testing
+
+/// A second implementation reads what ours writes, and the other way round.
+@Suite(.enabled(if: Judge.isAvailable, "SKIP: needs python3 with the cryptography package"))
+struct JudgeTests {
+    @Test func theJudgeOpensOurPushes() throws {
+        var requests: [[String: String]] = []
+        var expected: [(Push, KeyUpdate?)] = []
+        for seed in 100..<140 as Range<UInt64> {
+            let samples = Samples(seed: seed)
+            let channel = try Channel(samples, samples.pick(SignatureAlgorithm.allCases))
+            for (number, kind) in allKinds.enumerated() {
+                let header = channel.header(samples, kind)
+                let update = kind == .data ? samples.keyUpdate() : nil
+                let body = try update?.body() ?? samples.body(kind)
+                let sequence = UInt64(number) + samples.number(1...1 << 60) * 4
+                let sealer = try PushSealer(
+                    group: channel.group, rekeySA: channel.rekeySA,
+                    signingKey: TestKeys.key(channel.rekeySA.signatureAlgorithm))
+                let datagram = try sealer.seal(header, body: body, sequence: sequence)
+                requests.append(Judge.open(datagram, group: channel.group, channel.rekeySA))
+                expected.append(
+                    (Push(spi: channel.rekeySA.spi, sequence: sequence, header: header, body: body), update))
+            }
+        }
+        for (fields, (push, update)) in zip(try Judge.ask(requests), expected) {
+            #expect(fields["refused"] == nil)
+            let wanted = expectation(push).merging(update.map(expectation) ?? [:]) { $1 }
+            for (path, value) in wanted { #expect(fields[path] == value, "\(path)") }
+        }
+    }
+
+    @Test func theJudgeRefusesWhatWeRefuse() throws {
+        let samples = Samples(seed: 150)
+        let forge = try Forge(samples, .ecdsaP256)
+        let channel = try PushSealer(group: forge.group, rekeySA: forge.rekeySA, signingKey: TestKeys.p256)
+        let header = samples.header(.beacon, group: forge.group, epoch: forge.rekeySA.epoch)
+        let good = try channel.seal(header, body: [], sequence: 3)
+        let plain = Array(try Forge.open(good, group: forge.group, rekeySA: forge.rekeySA).dropLast(68))
+        let bad = [
+            try forge.datagram(plain: plain, sequence: 3) { $0.group ^= 1 },
+            try forge.datagram(plain: plain, sequence: 3) { $0.sequence += 1 },
+            try forge.datagram(plain: plain, sequence: 3) { $0.label = "FMKE PUSH v1" },
+            try forge.datagram(plain: plain, sequence: 3, signer: SigningKey.generate(.ecdsaP256)),
+            good.dropLast() + [good[good.count - 1] ^ 1],
+        ]
+        let answers = try Judge.ask(
+            ([good] + bad).map { Judge.open($0, group: forge.group, forge.rekeySA) })
+        #expect(answers[0]["refused"] == nil)
+        for answer in answers.dropFirst() { #expect(answer["refused"] != nil) }
+        for datagram in bad { #expect(throws: FMKEError.notAuthentic) { try forge.opener.open(datagram) } }
+    }
+
+    @Test func weOpenTheJudgesPushes() throws {
+        var requests: [[String: String]] = []
+        var expected: [(PushOpener, TransactionHeader, KeyUpdate, UInt64)] = []
+        for seed in 200..<240 as Range<UInt64> {
+            let samples = Samples(seed: seed)
+            let forge = try Forge(samples, .ecdsaP256)
+            let header = samples.header(.data, group: forge.group, epoch: forge.rekeySA.epoch)
+            let update = samples.keyUpdate()
+            let sequence = samples.number(1...UInt64.max)
+            let ours = try PushSealer(group: forge.group, rekeySA: forge.rekeySA, signingKey: TestKeys.p256)
+                .seal(header, body: update.body(), sequence: sequence)
+            let transaction = try Forge.open(ours, group: forge.group, rekeySA: forge.rekeySA)[4..<60]
+            requests.append([
+                "do": "seal", "kek": hexadecimal(forge.rekeySA.kek.revealed()), "group": String(forge.group),
+                "epoch": String(forge.rekeySA.epoch), "spi": hexadecimal(Forge.spi(forge.rekeySA.spi)),
+                "sequence": String(sequence), "transaction": hexadecimal(transaction),
+                "private": "c9afa9d845ba75166b5c215767b1d6934e50c3db36e89b127b8a622b120f6721",
+                "body": hexadecimal(try update.body()),
+            ])
+            expected.append((forge.opener, header, update, sequence))
+        }
+        for (fields, (opener, header, update, sequence)) in zip(try Judge.ask(requests), expected) {
+            let datagram = try #require(fields["datagram"].flatMap { octets(hexadecimal: $0) })
+            let push = try opener.open(datagram)
+            #expect(push.header == header && push.sequence == sequence)
+            #expect(try KeyUpdate(body: push.body) == update)
+        }
+    }
+
+    @Test func theJudgeReadsOurUnicastMessages() throws {
+        var requests: [[String: String]] = []
+        var expected: [[String: String]] = []
+        func add(_ name: String, _ payloads: [RawPayload], _ fields: [String: String]) {
+            requests.append(["do": name, "chain": hexadecimal(PayloadChain.encode(payloads).octets)])
+            expected.append(fields)
+        }
+        var roomy = Limits()
+        roomy.datagramOctetsSent = 4_000
+        for seed in 300..<360 as Range<UInt64> {
+            let samples = Samples(seed: seed)
+            let configure = samples.configure()
+            add("configure", try configure.payloads(limits: roomy), expectation(configure))
+            let (answer, status) = (samples.answer(), samples.status())
+            add("answer", try answer.payloads(), expectation(answer))
+            add("status", try status.payloads(), expectation(status))
+        }
+        for (fields, wanted) in zip(try Judge.ask(requests), expected) {
+            #expect(fields["refused"] == nil)
+            for (path, value) in wanted { #expect(fields[path] == value, "\(path)") }
+        }
+    }
+
+    // MARK: what the judge should have found
+
+    private func expectation(_ push: Push) -> [String: String] {
+        let header = push.header
+        var fields = ["header.spi": hexadecimal(Forge.spi(push.spi)), "header.sequence": String(push.sequence)]
+        func set(_ name: String, _ value: some BinaryInteger) { fields["transaction.0.\(name)"] = String(value) }
+        set("kind", header.kind.rawValue)
+        set("group", header.group)
+        set("epoch", header.epoch)
+        set("id", header.transaction)
+        set("block", header.block)
+        set("blocks", header.blockCount)
+        set("index", header.index)
+        set("data", header.dataCount)
+        set("datagrams", header.datagramCount)
+        set("first", header.memberFirst)
+        set("last", header.memberLast)
+        set("mode", header.feedback.mode.rawValue)
+        set("round", header.feedback.round)
+        set("slot", header.feedback.slotMilliseconds)
+        set("slots", header.feedback.slots)
+        set("modulus", header.feedback.modulus)
+        set("residue", header.feedback.residue)
+        set("nack-wait", header.feedback.nackWaitMilliseconds)
+        set("activate-in", header.activateInMilliseconds)
+        set("deactivate-in", header.deactivateInMilliseconds)
+        if header.kind == .parity { fields["parity.0.shard"] = hexadecimal(push.body) }
+        return fields
+    }
+
+    private func expectation(_ update: KeyUpdate) -> [String: String] {
+        var fields = associations(update.rekeySA, update.dataSAs, 0)
+        for (index, spi) in update.replaced.enumerated() {
+            fields["delete.0.spi.\(index)"] = hexadecimal(Forge.u32(spi))
+        }
+        return fields
+    }
+
+    private func associations(_ rekeySA: RekeySA?, _ dataSAs: [DataSA], _ number: Int) -> [String: String] {
+        var fields: [String: String] = [:]
+        if let rekeySA {
+            let (policy, packet) = ("sa.\(number).sak.0.", "kd.\(number).packet.0.")
+            fields[policy + "spi"] = hexadecimal(Forge.spi(rekeySA.spi))
+            fields[policy + "source.data"] = hexadecimal(rekeySA.source.octets)
+            fields[policy + "destination.data"] = hexadecimal(rekeySA.control.address.octets)
+            fields[policy + "destination.port"] = String(rekeySA.control.port)
+            fields[policy + "lifetime"] = String(rekeySA.lifetimeSeconds)
+            fields[policy + "signature"] = String(rekeySA.signatureAlgorithm.rawValue)
+            fields[policy + "epoch"] = String(rekeySA.epoch)
+            fields[packet + "key"] = hexadecimal(rekeySA.kek.revealed())
+            fields[packet + "verifying-key"] = hexadecimal(rekeySA.verifyingKey)
+        }
+        for (index, dataSA) in dataSAs.enumerated() {
+            let policy = "sa.\(number).sat.\(index)."
+            let packet = "kd.\(number).packet.\(index + (rekeySA == nil ? 0 : 1))."
+            fields[policy + "spi"] = hexadecimal(Forge.u32(dataSA.spi))
+            fields[policy + "ip-protocol"] = String(dataSA.selector.ipProtocol)
+            fields[policy + "source.port"] = String(dataSA.selector.sourcePort)
+            fields[policy + "destination.port"] = String(dataSA.selector.destinationPort)
+            fields[policy + "source.data"] = hexadecimal(data(dataSA.selector.source))
+            fields[policy + "destination.data"] = hexadecimal(data(dataSA.selector.destination))
+            fields[policy + "transform"] = String(dataSA.suite.transformID)
+            fields[policy + "key-length"] = String(dataSA.suite.keyBits)
+            fields[policy + "authentication"] = dataSA.suite.authenticationID.map { String($0) }
+            fields[policy + "direction"] = String(dataSA.direction.rawValue)
+            fields[policy + "seconds"] = String(dataSA.lifetimeSeconds)
+            fields[policy + "kilobytes"] = dataSA.lifetimeKilobytes.map { String($0) }
+            fields[policy + "activate-in"] =
+                dataSA.activateInMilliseconds == 0 ? nil : String(dataSA.activateInMilliseconds)
+            fields[policy + "deactivate-in"] = dataSA.deactivateInMilliseconds.map { String($0) }
+            fields[packet + "key"] = hexadecimal(dataSA.cipherKey.revealed())
+            fields[packet + "integrity-key"] = dataSA.authenticationKey.map { hexadecimal($0.revealed()) }
+        }
+        return fields
+    }
+
+    private func data(_ prefix: IPPrefix) -> [UInt8] {
+        prefix.isHost ? prefix.address.octets : prefix.address.octets + prefix.mask
+    }
+
+    private func expectation(_ configure: Configure) -> [String: String] {
+        var fields = [
+            "profile.0.sequence": String(configure.sequence), "profile.0.generation": String(configure.generation),
+            "profile.0.part": String(configure.part), "profile.0.parts": String(configure.partCount),
+        ]
+        for (number, section) in configure.groups.enumerated() {
+            let (path, member) = ("membership.\(number).", section.membership)
+            fields[path + "group"] = String(section.group)
+            fields[path + "name"] = section.name
+            fields[path + "member-index"] = String(member.memberIndex)
+            fields[path + "sender-id"] = String(member.senderID ?? 0)
+            fields[path + "flags"] = member.senderID == nil ? "0" : "1"
+            fields[path + "sequence"] = String(member.sequence)
+            fields[path + "transaction"] = String(member.transaction)
+            fields.merge(associations(section.rekeySA, section.dataSAs, number)) { $1 }
+        }
+        return fields
+    }
+
+    private func expectation(_ answer: ConfigureAnswer) -> [String: String] {
+        var fields = ["ack.0.sequence": String(answer.sequence), "ack.0.count": String(answer.items.count)]
+        for (index, item) in answer.items.enumerated() {
+            fields["ack.0.item.\(index).group"] = String(item.group)
+            fields["ack.0.item.\(index).spi"] = String(item.spi)
+            fields["ack.0.item.\(index).code"] = String(item.code.rawValue)
+        }
+        return fields
+    }
+
+    private func expectation(_ status: Status) -> [String: String] {
+        var fields = ["report.0.report": String(status.report), "report.0.count": String(status.groups.count)]
+        for (index, group) in status.groups.enumerated() {
+            let path = "report.0.group.\(index)."
+            fields[path + "id"] = String(group.group)
+            fields[path + "epoch"] = String(group.epoch)
+            fields[path + "complete"] = String(group.complete)
+            fields[path + "sequence"] = String(group.sequence)
+            fields[path + "flags"] = group.wantsProfile ? "1" : "0"
+            for (number, block) in group.missing.enumerated() {
+                fields["\(path)missing.\(number).transaction"] = String(block.transaction)
+                fields["\(path)missing.\(number).block"] = String(block.block)
+                fields["\(path)missing.\(number).needed"] = String(block.needed)
+            }
+            for (number, spi) in group.activeSPIs.enumerated() { fields["\(path)spi.\(number)"] = String(spi) }
+        }
+        return fields
+    }
+}
