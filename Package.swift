@@ -96,6 +96,7 @@ let package = Package(
         .testTarget(name: "TidyTests", swiftSettings: common),
         tests(of: "satemu", ["LinkModel", "Basics"]),
         tests(of: "Cryptography", ["Basics"]),
+        tests(of: "IKEv1", ["ISAKMP", "Cryptography", "Basics"]),
     ],
     swiftLanguageModes: [.v6]
 )
