@@ -98,6 +98,7 @@ let package = Package(
         tests(of: "satemu", ["LinkModel", "Basics"]),
         tests(of: "Cryptography", ["Basics"]),
         tests(of: "ESP", ["Cryptography", "Basics"]),
+        tests(of: "IKEv1", ["ISAKMP", "Cryptography", "Basics"]),
     ],
     swiftLanguageModes: [.v6]
 )

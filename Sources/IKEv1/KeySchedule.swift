@@ -90,14 +90,24 @@ struct MainModeKeys {
 
     /// HASH_I, over the body of the initiator's identification payload.
     func initiatorProof(_ identity: [UInt8]) -> [UInt8] {
-        HMAC.code(
-            hash, key: skeyid, initiatorValue, responderValue, id.initiatorOctets, id.responderOctets, offer, identity)
+        Self.proof(
+            hash, skeyid, values: (initiatorValue, responderValue), cookies: (id.initiatorOctets, id.responderOctets),
+            offer: offer, identity: identity)
     }
 
     /// HASH_R, over the body of the responder's identification payload.
     func responderProof(_ identity: [UInt8]) -> [UInt8] {
-        HMAC.code(
-            hash, key: skeyid, responderValue, initiatorValue, id.responderOctets, id.initiatorOctets, offer, identity)
+        Self.proof(
+            hash, skeyid, values: (responderValue, initiatorValue), cookies: (id.responderOctets, id.initiatorOctets),
+            offer: offer, identity: identity)
+    }
+
+    /// HASH_I or HASH_R (RFC 2409 5): of values and cookies the prover's own come first.
+    static func proof(
+        _ hash: HashAlgorithm, _ skeyid: Secret, values: ([UInt8], [UInt8]), cookies: ([UInt8], [UInt8]),
+        offer: [UInt8], identity: [UInt8]
+    ) -> [UInt8] {
+        HMAC.code(hash, key: skeyid, values.0, values.1, cookies.0, cookies.1, offer, identity)
     }
 }
 

@@ -16,8 +16,9 @@ final class Attempt {
     var local: SocketAddress
     var machine: MainModeInitiator
     var octets: [UInt8]
-    /// Sending through the NAT-T port.
+    /// Sending through the NAT-T port, and having done so.
     var isFloated = false
+    var hasFloated = false
     var backoff: Backoff
     var sentAt: Instant
     var roundTrip: Duration?
@@ -80,7 +81,7 @@ extension Phase1Endpoint {
     func take(_ received: Received, _ attempt: Attempt, now: Instant) throws(Refusal) {
         guard received.remote.address == attempt.remote.address,
             received.remote.port == attempt.remote.port
-                || attempt.isFloated && received.remote.port == configuration.natTraversalPort
+                || attempt.hasFloated && received.remote.port == configuration.natTraversalPort
         else { throw .drop(.wrongAddress) }
         if attempt.local.address.isUnspecified { attempt.local.address = received.local.address }
         let step: MainModeInitiator.Step
@@ -104,10 +105,10 @@ extension Phase1Endpoint {
         case .float(let octets): advance(attempt, octets, isFloated: true, now: now)
         case .established(let result):
             remove(attempt)
-            let path = self.path(attempt)
+            // The ports of message 6 are those on which message 5 arrived, so both sides agree on them.
             establish(
-                result, Peer(credential: attempt.credential, local: path.local, remote: path.remote), proof: nil,
-                roundTrip: attempt.roundTrip, now: now)
+                result, Peer(credential: attempt.credential, local: received.local, remote: received.remote),
+                proof: nil, roundTrip: attempt.roundTrip, now: now)
             takeEarly(attempt.early, now: now)
         }
     }
@@ -145,6 +146,7 @@ extension Phase1Endpoint {
     private func advance(_ attempt: Attempt, _ octets: [UInt8], isFloated: Bool, now: Instant) {
         attempt.octets = octets
         attempt.isFloated = isFloated
+        attempt.hasFloated = attempt.hasFloated || isFloated
         attempt.backoff = Backoff(first: configuration.retransmitAfter)
         attempt.transmissionLimit = limits.requestTransmissions
         attempt.doubt = nil

@@ -161,7 +161,7 @@ public final class Phase1Endpoint {
     private func takeLate(_ received: Received, _ association: Association) throws(Refusal) {
         guard let proof = association.proof, received.isEncrypted else { throw .drop(.duplicate) }
         guard Self.digest(received) == proof.digest else { throw .drop(.wrongState) }
-        guard received.remote == association.info.remote else { throw .drop(.wrongAddress) }
+        guard received.remote.address == association.info.remote.address else { throw .drop(.wrongAddress) }
         transmit(proof.answer, on: association)
         throw .drop(.duplicate)
     }
