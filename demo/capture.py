@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import mmap
 import select
 import signal
@@ -118,7 +117,3 @@ def parse(time: float, octets: bytes) -> Frame:
                 frame.source_port, frame.destination_port = struct.unpack_from("!HH", octets, frame.payload)
     return frame
 
-
-def pin_memory() -> None:
-    """Keeps a recorder from being paged out; of no consequence where it is not allowed."""
-    ctypes.CDLL(None).mlockall(3)

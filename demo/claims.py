@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Callable
 
 from capture import Frame
@@ -96,6 +96,17 @@ def follow(run: Run) -> Stream:
             problems.append(f"SPI {frame.spi:08x}: sequence {frame.sequence} follows {expected - 1}")
         last[frame.spi] = frame.sequence
     return Stream([(f.spi, f.sequence) for f in esp], [f.time for f in esp], problems[:3])
+
+
+def until(run: Run, stream: Stream, moment: float) -> tuple[Run, Stream]:
+    """Both as far as they go at this time; a datagram that was still on its way then counts as not sent."""
+    count = sum(time < moment for time in stream.times)
+    whole = {run.film[index] for _, index in run.sent[count:]} - {run.film[index] for _, index in run.sent[:count]}
+    received = {
+        site: [(time, datagram) for time, datagram in log if datagram not in whole]
+        for site, log in run.received.items()}
+    return (replace(run, sent=run.sent[:count], received=received),
+            Stream(stream.keys[:count], stream.times[:count], stream.problems))
 
 
 def match(expected: list[bytes], found: list[bytes]) -> tuple[list[int], int]:
@@ -191,6 +202,15 @@ def revoked(run: Run, stream: Stream, site: str, change: Change) -> Claim:
         f"the hub encrypts for the others alone {stream.times[first] - change.started:.2f} s after the command")
     last = max((time for time, _ in run.received[site]), default=0)
     claim.evidence.append(f"its receiver's last datagram: {last - change.started:+.2f} s from the command")
+    return claim
+
+
+def fail_closed(run: Run, killed: float) -> Claim:
+    """After the hub's daemon was killed the stream leaves the hub no more, neither in clear nor otherwise."""
+    claim = Claim("with its daemon killed (-9), the hub sends nothing of the stream")
+    later = [frame for frame in run.frames if frame.time > killed + 0.3 and frame.source == run.hub]
+    kinds = Counter(frame.kind for frame in later)
+    claim.check(not set(kinds) - {"IGMP"}, f"its frames from then on: {dict(kinds) or 'none'}")
     return claim
 
 
