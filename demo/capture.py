@@ -68,6 +68,8 @@ def read_pcap(path: Path) -> Iterator[tuple[float, bytes]]:
     at = len(PCAP_HEADER)
     while at + 16 <= len(data):
         seconds, nanoseconds, captured, _ = struct.unpack_from("<IIII", data, at)
+        if at + 16 + captured > len(data):
+            return
         yield seconds + nanoseconds / 1e9, data[at + 16:at + 16 + captured]
         at += 16 + captured
 

@@ -30,7 +30,7 @@ import lab as laboratory
 import mpegts
 from capture import parse, read_pcap
 from claims import Change, Claim, Run
-from daemons import (CLIENTS, CONTROL_ADDRESS, GROUP, GROUP_ADDRESS, GROUP_PORT, LAN, SATELLITE, SERVER_ADDRESS,
+from daemons import (CLIENTS, GROUP, GROUP_ADDRESS, GROUP_PORT, LAN, SATELLITE, SERVER_ADDRESS,
                      Daemons, verdict_members)
 from lab import Failure, Lab
 
@@ -216,10 +216,9 @@ class Demonstration:
             claims.rekeys(commanded, verdict_members, 3),
             claims.decrypted(run, stream, "site1", "every packet that reached site1 was decrypted", self.changes),
         ]
-        before = claims.until(run, stream, revocation.started)
         result += [
-            claims.decrypted(*before, "site2", "every packet that reached site2 before its revocation was decrypted",
-                             commanded),
+            claims.decrypted(run, stream, "site2", "every packet that reached site2 before its revocation was decrypted",
+                             commanded, until=revocation.started),
             claims.revoked(run, stream, "site2", revocation),
             claims.clear_text(run, [agents.PROBE]),
             claims.fail_closed(run, killed),

@@ -106,6 +106,7 @@ def enter(arguments: list[str]) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
     status = child.wait()
     return 128 + interrupted[0] if interrupted else status
 
@@ -117,6 +118,8 @@ class Lab:
         self.folder = folder
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         os.environ["PATH"] = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+        # Children inherit the mask, and some programs start theirs with SIGTERM blocked.
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
     @staticmethod
     def prepare() -> None:
