@@ -89,21 +89,19 @@ class Demonstration:
         self.lab.run(None, "ip", "link", "add", "lan0", "netns", gateway, "type", "veth",
                      "peer", "name", "eth0", "netns", host)
         # IPv4 multicast needs no IP forwarding; unicast would leak without the guard, which is what shall be seen.
+        self.lab.set(gateway, ipv4__ip_forward=1, ipv4__conf__all__rp_filter=0, ipv4__conf__default__rp_filter=0,
+                     ipv6__conf__all__disable_ipv6=1)
         self.lab.script(gateway, f"""
-            sysctl -qw net.ipv4.ip_forward=1
-            sysctl -qw net.ipv4.conf.all.rp_filter=0
-            sysctl -qw net.ipv4.conf.default.rp_filter=0
-            sysctl -qw net.ipv6.conf.all.disable_ipv6=1
             ip address add {subnet}.1/24 dev lan0
             ip link set lan0 up""")
+        self.lab.set(host, ipv6__conf__all__disable_ipv6=1)
         self.lab.script(host, f"""
-            sysctl -qw net.ipv6.conf.all.disable_ipv6=1
             ip address add {subnet}.10/24 dev eth0
             ip link set eth0 up
             ip route add default via {subnet}.1""")
 
     def raise_satellite_interface(self, name: str, address: str) -> None:
-        self.lab.run(name, "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1")
+        self.lab.set(name, ipv6__conf__all__disable_ipv6=1)
         if name in CLIENTS:
             # Before the interface is up: never a moment without the guard.
             self.lab.run(name, "nft", "-f", "-", stdin=self.daemons.guard(name))

@@ -150,6 +150,12 @@ class Lab:
         for line in lines.strip().splitlines():
             self.run(namespace, *line.split())
 
+    def set(self, namespace: str, **settings: int) -> None:
+        """Network settings by their path under /proc/sys/net, with / written as __; those that stand right are let be."""
+        for name, value in settings.items():
+            path = f"/proc/sys/net/{name.replace('__', '/')}"
+            self.run(namespace, "sh", "-c", f'[ "$(cat {path})" = {value} ] || echo {value} > {path}')
+
     def start(self, name: str, namespace: str | None, *words: str) -> subprocess.Popen[bytes]:
         """Starts a process whose output goes to NAME.out and NAME.log in the folder."""
         with open(self.folder / f"{name}.out", "ab") as out, open(self.folder / f"{name}.log", "ab") as log:

@@ -53,8 +53,7 @@ class Inside(unittest.TestCase):
         cls.lab = Lab(cls.folder)
         for name in STATIONS:
             cls.lab.add_namespace(name)
-            cls.lab.run(name, "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1")
-            cls.lab.run(name, "sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1")
+            cls.lab.set(name, ipv6__conf__all__disable_ipv6=1, ipv6__conf__default__disable_ipv6=1)
 
     def tearDown(self):
         self.lab.close()
