@@ -95,6 +95,9 @@ let package = Package(
             ],
             swiftSettings: common),
         .testTarget(name: "TidyTests", swiftSettings: common),
+        .testTarget(
+            name: "DemoTests", dependencies: ["satemu"], exclude: ["test_claims.py", "test_emulator.py"],
+            swiftSettings: common),
         tests(of: "satemu", ["LinkModel", "Basics"]),
         tests(of: "Cryptography", ["Basics"]),
         tests(of: "ESP", ["Cryptography", "Basics"]),

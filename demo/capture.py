@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import mmap
 import select
 import signal
@@ -69,6 +68,8 @@ def read_pcap(path: Path) -> Iterator[tuple[float, bytes]]:
     at = len(PCAP_HEADER)
     while at + 16 <= len(data):
         seconds, nanoseconds, captured, _ = struct.unpack_from("<IIII", data, at)
+        if at + 16 + captured > len(data):
+            return
         yield seconds + nanoseconds / 1e9, data[at + 16:at + 16 + captured]
         at += 16 + captured
 
@@ -118,7 +119,3 @@ def parse(time: float, octets: bytes) -> Frame:
                 frame.source_port, frame.destination_port = struct.unpack_from("!HH", octets, frame.payload)
     return frame
 
-
-def pin_memory() -> None:
-    """Keeps a recorder from being paged out; of no consequence where it is not allowed."""
-    ctypes.CDLL(None).mlockall(3)

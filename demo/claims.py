@@ -117,23 +117,29 @@ def match(expected: list[bytes], found: list[bytes]) -> tuple[list[int], int]:
     return missing + list(range(at, len(expected))), extra
 
 
-def decrypted(run: Run, stream: Stream, site: str, title: str, changes: list[Change]) -> Claim:
-    """Every packet that reached the site came out at its receiver, across each change of the keys."""
+def decrypted(
+        run: Run, stream: Stream, site: str, title: str, changes: list[Change], until: float = float("inf")) -> Claim:
+    """Every packet that reached the site came out at its receiver, across each change of the keys.
+
+    With `until`, only what was on the satellite before that time is looked at.
+    """
     claim = Claim(title)
     for problem in stream.problems:
         claim.check(False, problem)
     film = [run.film[index] for _, index in run.sent]
     lost = run.lost(site)
-    arriving = [index for index, key in enumerate(stream.keys) if key not in lost and index < len(film)]
-    received = [datagram for _, datagram in run.received[site]]
-    missing, extra = match([film[index] for index in arriving], received)
-    link_losses = len(stream.keys) - len(arriving)
+    all_arriving = [index for index, key in enumerate(stream.keys) if key not in lost and index < len(film)]
+    all_received = [datagram for _, datagram in run.received[site]]
+    missing, extra = match([film[index] for index in all_arriving], all_received)
+    sent = sum(time < until for time in stream.times)
+    arriving = [index for index in all_arriving if index < sent]
+    gone = {all_arriving[position] for position in missing} & set(arriving)
+    received = all_received[:len(arriving) - len(gone)]
     claim.check(
-        not missing and not extra,
-        f"{len(stream.keys)} sent, {link_losses} lost by the link, {len(arriving)} arrived, "
-        f"{len(received)} decrypted; lost otherwise: {len(missing)}" + (f", never sent: {extra}" if extra else ""))
+        bool(arriving) and not gone and not extra,
+        f"{sent} sent, {sent - len(arriving)} lost by the link, {len(arriving)} arrived, "
+        f"{len(received)} decrypted; lost otherwise: {len(gone)}" + (f", never sent: {extra}" if extra else ""))
     check_counters(claim, film, arriving, received)
-    gone = {arriving[position] for position in missing}
     for change in changes:
         check_crossing(claim, stream, change, lost, gone)
     return claim
@@ -191,6 +197,17 @@ def revoked(run: Run, stream: Stream, site: str, change: Change) -> Claim:
         f"the hub encrypts for the others alone {stream.times[first] - change.started:.2f} s after the command")
     last = max((time for time, _ in run.received[site]), default=0)
     claim.evidence.append(f"its receiver's last datagram: {last - change.started:+.2f} s from the command")
+    return claim
+
+
+def fail_closed(run: Run, killed: float) -> Claim:
+    """After the hub's daemon was killed the stream leaves the hub no more, neither in clear nor otherwise."""
+    claim = Claim("with its daemon killed (-9), the hub sends nothing of the stream")
+    later = [frame for frame in run.frames if frame.time > killed + 0.5]  # what was on its way has arrived
+    clear = [frame for frame in later if frame.kind not in ("ESP", "FMKE", "IGMP", "ARP")]
+    claim.check(not clear, f"frames in clear on the satellite from then on: {len(clear)}")
+    own = Counter(frame.kind for frame in later if frame.source == run.hub and frame.kind != "IGMP")
+    claim.check(not own, f"its own frames from then on: {dict(own) or 'none'}")
     return claim
 
 

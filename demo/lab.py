@@ -106,6 +106,7 @@ def enter(arguments: list[str]) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
     status = child.wait()
     return 128 + interrupted[0] if interrupted else status
 
@@ -117,6 +118,8 @@ class Lab:
         self.folder = folder
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         os.environ["PATH"] = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+        # Children inherit the mask, and some programs start theirs with SIGTERM blocked.
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
     @staticmethod
     def prepare() -> None:
@@ -146,6 +149,12 @@ class Lab:
         """Runs several commands, one a line."""
         for line in lines.strip().splitlines():
             self.run(namespace, *line.split())
+
+    def set(self, namespace: str, **settings: int) -> None:
+        """Network settings by their path under /proc/sys/net, with / written as __; those that stand right are let be."""
+        for name, value in settings.items():
+            path = f"/proc/sys/net/{name.replace('__', '/')}"
+            self.run(namespace, "sh", "-c", f'[ "$(cat {path})" = {value} ] || echo {value} > {path}')
 
     def start(self, name: str, namespace: str | None, *words: str) -> subprocess.Popen[bytes]:
         """Starts a process whose output goes to NAME.out and NAME.log in the folder."""
