@@ -96,6 +96,11 @@ let package = Package(
         .testTarget(name: "TidyTests", swiftSettings: common),
         tests(of: "satemu", ["LinkModel", "Basics"]),
         tests(of: "Cryptography", ["Basics"]),
+        tests(of: "DataPlane", ["ESP", "EventLoop", "Cryptography", "Basics", "dataplane-probe"]),
+        tests(of: "EventLoop", ["Basics"]),
+        .executableTarget(
+            name: "dataplane-probe", dependencies: ["DataPlane", "ESP", "EventLoop", "Cryptography", "Basics"],
+            path: "Tests/DataPlaneProbe", swiftSettings: common),
     ],
     swiftLanguageModes: [.v6]
 )
