@@ -102,6 +102,11 @@ let package = Package(
         tests(of: "Cryptography", ["Basics"]),
         tests(of: "ESP", ["Cryptography", "Basics"]),
         tests(of: "IKEv1", ["ISAKMP", "Cryptography", "Basics"]),
+        tests(of: "DataPlane", ["ESP", "EventLoop", "Cryptography", "Basics", "dataplane-probe"]),
+        tests(of: "EventLoop", ["Basics"]),
+        .executableTarget(
+            name: "dataplane-probe", dependencies: ["DataPlane", "ESP", "EventLoop", "Cryptography", "Basics"],
+            path: "Tests/DataPlaneProbe", swiftSettings: common),
     ],
     swiftLanguageModes: [.v6]
 )

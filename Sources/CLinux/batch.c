@@ -43,7 +43,6 @@ struct clinux_batch *clinux_batch_new(unsigned slots, unsigned capacity)
     }
     for (unsigned i = 0; i < slots; i++) {
         batch->slot[i].bytes = batch->arena + stride * i;
-        batch->vector[i].iov_base = batch->slot[i].bytes;
         batch->message[i].msg_hdr.msg_iov = &batch->vector[i];
         batch->message[i].msg_hdr.msg_iovlen = 1;
         batch->message[i].msg_hdr.msg_name = &batch->name[i];
@@ -119,6 +118,7 @@ int clinux_batch_receive(struct clinux_batch *batch, int fd, unsigned limit)
     if (limit > batch->slots) limit = batch->slots;
     for (unsigned i = 0; i < limit; i++) {
         struct msghdr *header = &batch->message[i].msg_hdr;
+        batch->vector[i].iov_base = batch->slot[i].bytes;
         batch->vector[i].iov_len = batch->capacity;
         header->msg_namelen = sizeof batch->name[i];
         header->msg_control = &batch->control[i];
@@ -129,6 +129,7 @@ int clinux_batch_receive(struct clinux_batch *batch, int fd, unsigned limit)
     if (count < 0) return errno == EAGAIN || errno == EINTR ? 0 : -errno;
     for (int i = 0; i < count; i++) {
         struct clinux_slot *slot = &batch->slot[i];
+        slot->start = 0;
         slot->count = batch->message[i].msg_len;
         slot->truncated = (batch->message[i].msg_hdr.msg_flags & MSG_TRUNC) != 0;
         clinux_address_read((struct sockaddr *)&batch->name[i], &slot->remote);
@@ -144,7 +145,8 @@ int clinux_batch_send(struct clinux_batch *batch, int fd, unsigned first, unsign
     for (unsigned i = first; i < first + count; i++) {
         struct clinux_slot *slot = &batch->slot[i];
         struct msghdr *header = &batch->message[i].msg_hdr;
-        if (slot->count > batch->capacity) return -EMSGSIZE;
+        if (slot->count > batch->capacity || slot->start > batch->capacity - slot->count) return -EMSGSIZE;
+        batch->vector[i].iov_base = slot->bytes + slot->start;
         batch->vector[i].iov_len = slot->count;
         header->msg_namelen = clinux_address_write(&slot->remote, &batch->name[i]);
         header->msg_control = NULL;

@@ -82,9 +82,10 @@ int clinux_interface_configure(const char *name, int mtu, int queue)
         result = request(SIOCSIFMTU, name, &block);
     }
     if (result == 0 && queue > 0) {
+        /* Only a wish: it is denied to a user namespace other than the first. */
         memset(&block, 0, sizeof block);
         block.ifr_qlen = queue;
-        result = request(SIOCSIFTXQLEN, name, &block);
+        (void)request(SIOCSIFTXQLEN, name, &block);
     }
     memset(&block, 0, sizeof block);
     if (result == 0) result = request(SIOCGIFFLAGS, name, &block);

@@ -25,10 +25,13 @@ static int bind_to_device(int fd, const char *interface)
     return setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, interface, (socklen_t)strlen(interface));
 }
 
-/* The forced size needs CAP_NET_ADMIN in the first user namespace; the plain one is cut to net.core.rmem_max. */
-static void enlarge_receive_buffer(int fd, int octets)
+/* The forced size needs CAP_NET_ADMIN in the first user namespace; the plain one is cut to net.core.rmem_max and
+   net.core.wmem_max. */
+static void enlarge_buffers(int fd, int octets)
 {
-    if (octets > 0 && set(fd, SOL_SOCKET, SO_RCVBUFFORCE, octets) < 0) set(fd, SOL_SOCKET, SO_RCVBUF, octets);
+    if (octets <= 0) return;
+    if (set(fd, SOL_SOCKET, SO_RCVBUFFORCE, octets) < 0) set(fd, SOL_SOCKET, SO_RCVBUF, octets);
+    if (set(fd, SOL_SOCKET, SO_SNDBUFFORCE, octets) < 0) set(fd, SOL_SOCKET, SO_SNDBUF, octets);
 }
 
 int clinux_udp_open(const struct clinux_address *address, const char *interface)
@@ -41,7 +44,7 @@ int clinux_udp_open(const struct clinux_address *address, const char *interface)
     if (!v4 && (set(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1) < 0 || set(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1) < 0))
         return failed(fd);
     if (interface && bind_to_device(fd, interface) < 0) return failed(fd);
-    enlarge_receive_buffer(fd, 4 << 20);
+    enlarge_buffers(fd, 4 << 20);
     struct sockaddr_storage local;
     socklen_t length = clinux_address_write(address, &local);
     if (bind(fd, (struct sockaddr *)&local, length) < 0) return failed(fd);
@@ -58,12 +61,12 @@ int clinux_local_port(int fd)
     return address.port;
 }
 
-int clinux_esp_open(const char *interface, int receive_octets)
+int clinux_esp_open(const char *interface, int buffer_octets)
 {
     int fd = socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_ESP);
     if (fd < 0) return -errno;
     if (bind_to_device(fd, interface) < 0) return failed(fd);
-    enlarge_receive_buffer(fd, receive_octets);
+    enlarge_buffers(fd, buffer_octets);
     return fd;
 }
 

@@ -1,1 +1,72 @@
 // SPDX-License-Identifier: Apache-2.0
+
+public import Basics
+public import ESP
+
+// DataPlane owns the path of the user's packets through a client: the back ends that carry out SA changes (user space
+// now; the kernel's later), the tunnel interface, raw ESP sockets, multicast routing between LAN and tunnel, and the
+// check that the fail-closed guard of the satellite interface is in place. Keys and their life are the engines' matter.
+
+/// What carries packets under the SAs that the control plane gives it.
+///
+/// A back end sends nothing that no active outbound SA protects, and delivers nothing that no inbound SA verified.
+public protocol SABackend: AnyObject {
+    /// Carries out one change. Repeating a change has no further effect.
+    func apply(_ change: SAChange) throws
+    /// All SAs in force and what each did, without keys.
+    func snapshot() -> [SAStatus]
+    /// The state as a whole.
+    func status() -> DataPlaneStatus
+    /// Forgets all SAs and leaves nothing behind in the system: interface, routes, memberships. Final.
+    func stop()
+}
+
+/// A back end's state apart from the single SAs.
+public struct DataPlaneStatus: Sendable, Hashable {
+    /// What a multicast group is routed for.
+    public struct Group: Sendable, Hashable {
+        public var address: IPAddress
+        /// From the LAN into the tunnel.
+        public var isSent: Bool
+        /// Joined on the satellite side, from the tunnel to the LAN.
+        public var isReceived: Bool
+
+        public init(address: IPAddress, isSent: Bool, isReceived: Bool) {
+            self.address = address
+            self.isSent = isSent
+            self.isReceived = isReceived
+        }
+    }
+
+    /// `userspace`, `recording`.
+    public var backend: String
+    public var satelliteInterface = ""
+    public var terrestrialInterface = ""
+    public var tunnelInterface = ""
+    /// Outer source of what we send.
+    public var satelliteAddress: IPAddress?
+    /// Of the tunnel: the largest inner packet, in octets.
+    public var mtu = 0
+    /// Was the fail-closed guard in place at the start? nil when nobody looked.
+    public var isGuarded: Bool?
+    public var groups: [Group] = []
+    /// Packets read from the tunnel, and written to it.
+    public var packetsFromTunnel: UInt64 = 0
+    public var packetsToTunnel: UInt64 = 0
+    /// ESP packets sent to the satellite side, and received from it.
+    public var packetsToSatellite: UInt64 = 0
+    public var packetsFromSatellite: UInt64 = 0
+    /// All drops since the start, those of single SAs included.
+    public var drops: [PacketDrop: UInt64] = [:]
+    /// The kernel's own packets on the tunnel (IGMP, MLD, router solicitations), which nobody misses.
+    public var kernelPackets: UInt64 = 0
+    /// ESP packets lost since the receive buffer was full.
+    public var receiveOverflow: UInt64 = 0
+    /// How often the kernel dropped a packet because it may not be fragmented, since the start (`IpFragFails`): IPv4
+    /// multicasts larger than the tunnel's MTU with DF set vanish this way, without an ICMP message to their sender.
+    public var fragmentationFailures: UInt64 = 0
+    /// What the operator should know, in sentences.
+    public var warnings: [String] = []
+
+    public init(backend: String) { self.backend = backend }
+}

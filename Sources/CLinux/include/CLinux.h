@@ -40,7 +40,8 @@ int clinux_interface_address(const char *name, int family, struct clinux_address
 int clinux_interface_mtu(const char *name);
 /* 1 when up, 0 when down. */
 int clinux_interface_is_up(const char *name);
-/* Sets the MTU (when positive), the length of the transmission queue (when positive), and brings the interface up. */
+/* Sets the MTU (when positive) and brings the interface up. The length of the transmission queue (when positive) is set
+   where that is allowed. */
 int clinux_interface_configure(const char *name, int mtu, int queue);
 /* Adds (or with add = 0 takes away) an IPv4 route through an interface. */
 int clinux_route_change(const char *name, uint32_t network, int prefix_length, int metric, int add);
@@ -56,9 +57,9 @@ int clinux_tun_open(char *name, int tap);
 int clinux_udp_open(const struct clinux_address *address, const char *interface);
 /* The port a socket is bound to. */
 int clinux_local_port(int fd);
-/* A raw IPv4 socket for ESP on one interface; its receive buffer is made as large as the system allows, up to
-   `receive_octets`. */
-int clinux_esp_open(const char *interface, int receive_octets);
+/* A raw IPv4 socket for ESP on one interface; its buffers are made as large as the system allows, up to
+   `buffer_octets` each. */
+int clinux_esp_open(const char *interface, int buffer_octets);
 /* How multicasts leave: interface index (0 leaves it), TTL or hop limit, whether this host hears them. */
 int clinux_multicast_output(int fd, int family, unsigned interface, int ttl, int loop);
 /* A socket whose only use is to hold group memberships. */
@@ -70,11 +71,12 @@ int64_t clinux_socket_drops(int fd);
 
 /* --- Batches of packets ------------------------------------------------------------------------------------------ */
 
-/* One packet. On receipt `local` is the destination address of its header and the interface it came in by; on sending
+/* One packet: `count` octets from `bytes` + `start` on. On receipt `local` is the destination address of its header and the interface it came in by; on sending
    it is the source to use, when it has a family. */
 struct clinux_slot {
     uint8_t *bytes; /* as many as the batch's capacity */
-    uint32_t count; /* in use */
+    uint32_t start; /* of what to send; ignored on receipt, which begins at 0 */
+    uint32_t count;
     uint32_t truncated; /* received, but it did not fit */
     struct clinux_address local, remote;
 };

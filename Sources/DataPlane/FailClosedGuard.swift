@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// The nftables rules that keep the satellite interface closed whatever the daemon does, dies or fails to do.
+///
+/// They stand at the device itself, on ingress and egress, below routing and forwarding, and pass only what the
+/// protocol needs: ESP, the UDP ports of phase 1 and FMKE, IGMP, ICMPv6 (neighbour discovery, MLD) and ARP. The
+/// operator loads them at boot, before the interface comes up, apart from the daemon; the kernel keeps them when the
+/// daemon is gone and hooks them in again when the interface comes back. Fragments carry no port, so FMKE must fit one
+/// packet.
+public enum FailClosedGuard {
+    /// Name of the tables.
+    public static let table = "satipsec_guard"
+    /// ISAKMP, GDOI and FMKE, NAT traversal.
+    public static let defaultPorts: [UInt16] = [500, 848, 4500]
+
+    /// A ruleset for `nft -f`; loading it again replaces it in one transaction.
+    ///
+    /// - Parameters:
+    ///   - interface: towards the satellite.
+    ///   - ports: UDP destination ports that pass.
+    ///   - terrestrialInterface: when given, a second table clears the DF bit of IPv4 multicasts that come in from the
+    ///     LAN. Without it the kernel drops those larger than the tunnel's MTU, silently, and most senders set DF.
+    public static func ruleset(
+        interface: String, ports: [UInt16] = defaultPorts, terrestrialInterface: String? = nil
+    ) -> String {
+        let list = Set(ports).sorted().map(String.init).joined(separator: ", ")
+        let rules = """
+                meta protocol arp accept
+                meta protocol ip meta l4proto { 2, 50 } accept
+                meta protocol ip6 meta l4proto { 50, 58 } accept
+                udp dport { \(list) } accept
+                counter drop
+        """
+        var text = """
+            # The satellite side stays closed: only protected packets and what key exchange needs may pass.
+            table netdev \(table)
+            delete table netdev \(table)
+            table netdev \(table) {
+              chain ingress {
+                type filter hook ingress device "\(interface)" priority -500; policy drop;
+            \(rules)
+              }
+              chain egress {
+                type filter hook egress device "\(interface)" priority -500; policy drop;
+            \(rules)
+              }
+            }
+
+            """
+        if let terrestrialInterface {
+            text += """
+
+                # Multicasts from the LAN may be fragmented before the tunnel.
+                table ip \(table)
+                delete table ip \(table)
+                table ip \(table) {
+                  chain prerouting {
+                    type filter hook prerouting priority -300; policy accept;
+                    iifname "\(terrestrialInterface)" ip daddr 224.0.0.0/4 ip frag-off set ip frag-off & 0xbfff
+                  }
+                }
+
+                """
+        }
+        return text
+    }
+
+    /// Does a guard stand on both hooks of this interface? Asks `nft`, so it needs the right to.
+    public static func isInstalled(interface: String) -> Bool { problem(interface: interface) == nil }
+
+    /// What is missing, in words; nil when the guard stands.
+    public static func problem(interface: String) -> String? {
+        guard let result = ChildProcess.run("nft", ["list", "ruleset", "netdev"]) else {
+            return "the program nft cannot be run"
+        }
+        guard result.exitCode == 0 else {
+            return "nft reports: " + result.output.split(separator: "\n").prefix(1).joined()
+        }
+        return problem(interface: interface, listing: result.output)
+    }
+
+    /// The same for a listing of all tables of the netdev family.
+    static func problem(interface: String, listing: String) -> String? {
+        let closed = listing.split(separator: "\n").filter { line in
+            line.contains("type filter hook") && line.contains("\"\(interface)\"") && line.contains("policy drop;")
+        }
+        for hook in ["ingress", "egress"] where !closed.contains(where: { $0.contains("hook \(hook) ") }) {
+            return "no nftables chain of the netdev family with hook \(hook) and policy drop stands on \(interface)"
+        }
+        return nil
+    }
+}

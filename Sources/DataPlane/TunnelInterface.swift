@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Basics
+internal import CLinux
+internal import EventLoop
+internal import Glibc
+
+/// The tunnel interface: what the kernel routes into it is read here, what is written here comes out of it as if
+/// received. It vanishes with its descriptor, and its routes with it.
+final class TunnelInterface {
+    let name: String
+    let descriptor: Int32
+
+    /// The kernel's queue towards us, in packets: a burst of a video stream while we encrypt.
+    private static let queueLength: Int32 = 2_000
+
+    /// Creates it, settles what must be settled before it is up, and brings it up.
+    init(name: String, mtu: Int) throws(SystemError) {
+        var octets = [CChar](repeating: 0, count: Int(CLINUX_NAME_OCTETS))
+        for (index, octet) in name.utf8.prefix(octets.count - 1).enumerated() {
+            octets[index] = CChar(truncatingIfNeeded: octet)
+        }
+        let opened = unsafe clinux_tun_open(&octets, 0)
+        descriptor = try SystemError.check("create the tunnel interface", opened, context: name)
+        self.name = name
+        // All is set: should one of these throw, deinit closes the descriptor.
+        //
+        // The path back to a remote source is not through a tunnel without an address, so the kernel would drop all
+        // that comes out of it; the inbound SA's selector takes the filter's place.
+        try SystemSettings.set("net/ipv4/conf/\(name)/rp_filter", to: 0)
+        // No MLD reports and router solicitations into an IPv4 tunnel. Absent where IPv6 is off altogether.
+        try? SystemSettings.set("net/ipv6/conf/\(name)/disable_ipv6", to: 1)
+        let result = unsafe clinux_interface_configure(name, Int32(mtu), Self.queueLength)
+        try SystemError.check("configure the tunnel interface", result, context: name)
+    }
+
+    deinit { Glibc.close(descriptor) }
+
+    /// Routes a network into the tunnel.
+    func addRoute(_ network: IPPrefix) throws(SystemError) {
+        let result = change(network, add: 1)
+        // Already there is as good.
+        if result != -EEXIST { try SystemError.check("add a route through \(name) to", result, context: "\(network)") }
+    }
+
+    func removeRoute(_ network: IPPrefix) { _ = change(network, add: 0) }
+
+    private func change(_ network: IPPrefix, add: Int32) -> Int32 {
+        guard case .v4(let value) = network.address else { return -EAFNOSUPPORT }
+        return unsafe clinux_route_change(name, value, Int32(network.length), Self.metric, add)
+    }
+
+    /// Better than a route of last resort that the operator may have beside it.
+    private static let metric: Int32 = 10
+}

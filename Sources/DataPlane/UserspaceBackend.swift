@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+
+public import Basics
+public import ESP
+public import EventLoop
+internal import Glibc
+
+/// Carries packets in this process: a TUN interface towards the LAN, a raw ESP socket towards the satellite.
+///
+///     LAN --- kernel's multicast router --- tunnel === this process === ESP socket --- satellite
+///
+/// IPv4, on the event loop's thread. All it makes in the system goes with its descriptors, so that a crash leaves
+/// nothing behind either; what keeps the satellite side closed then is the guard.
+public final class UserspaceBackend: SABackend {
+    private let configuration: DataPlaneConfiguration
+    private let satelliteAddress: IPAddress
+    private let mtu: Int
+    private let isGuarded: Bool
+    private let warnings: [String]
+    private let fragmentationFailuresAtStart: UInt64
+
+    private let associations: SecurityAssociationDatabase
+    private let memberships = MulticastMemberships()
+    private var router: MulticastRouter?
+    private var tunnel: TunnelInterface?
+    private var pump: PacketPump?
+    /// Which SAs make a group sent or received, or a network routed into the tunnel.
+    private var uses = GroupUses()
+
+    /// Checks the system, then creates the tunnel, becomes the multicast router and opens the ESP socket. Nothing
+    /// passes before the first SA. Needs CAP_NET_ADMIN and CAP_NET_RAW.
+    public init(
+        configuration: DataPlaneConfiguration, loop: EventLoop, limits: Limits = Limits(), random: any RandomSource
+    ) throws(DataPlaneError) {
+        self.configuration = configuration
+        let facts = try StartChecks(configuration)
+        satelliteAddress = facts.satelliteAddress
+        mtu = facts.mtu
+        isGuarded = facts.isGuarded
+        warnings = facts.warnings
+        fragmentationFailuresAtStart = SystemSettings.fragmentationFailures()
+        associations = SecurityAssociationDatabase(
+            localAddress: facts.satelliteAddress, linkMTU: facts.largestOuter, limits: limits, random: random)
+        do throws(SystemError) {
+            // Local names first: what was made is unmade when a later step fails.
+            let tunnel = try TunnelInterface(name: configuration.tunnelInterface, mtu: facts.mtu)
+            let router = try MulticastRouter(
+                loop: loop, terrestrial: configuration.terrestrialInterface, tunnel: tunnel.name,
+                terrestrialNetwork: facts.terrestrialNetwork, sourcesPerGroup: configuration.sourcesPerGroup)
+            for network in configuration.remoteNetworks { try tunnel.addRoute(network) }
+            pump = try PacketPump(
+                loop: loop, configuration: configuration, facts: facts, tunnel: tunnel, router: router,
+                associations: associations)
+            self.tunnel = tunnel
+            self.router = router
+        } catch {
+            let isTaken = error.errno == EADDRINUSE && error.operation == MulticastRouter.startOperation
+            throw isTaken ? .multicastRouterRunning : .system(error)
+        }
+    }
+
+    /// Throws `DataPlaneError` for what the system refuses, or what the SA database does not take.
+    public func apply(_ change: SAChange) throws {
+        guard pump != nil else { throw DataPlaneError.stopped }
+        switch change {
+        case .addInbound(let parameters), .addOutbound(let parameters): try Self.check(parameters)
+        default: break
+        }
+        // Keys before routes when something comes, routes before keys when something goes: a packet never meets a
+        // route without the SA that decides about it. Between the two it is dropped, which is the safe side.
+        switch change {
+        case .addInbound(let parameters):
+            try associations.apply(change)
+            try settle(uses.insert(parameters, .inbound))
+        case .addOutbound(let parameters):
+            try associations.apply(change)
+            try settle(uses.insert(parameters, .outbound))
+        case .activateOutbound: try associations.apply(change)
+        case .removeInbound(let key):
+            let gone = uses.remove(key, .inbound)
+            try associations.apply(change)
+            try settle(gone)
+        case .removeOutbound(let key):
+            let gone = uses.remove(key, .outbound)
+            try associations.apply(change)
+            try settle(gone)
+        case .removeAll:
+            let gone = uses.removeAll()
+            try associations.apply(change)
+            for use in gone { try settle(use) }
+        }
+    }
+
+    public func stop() {
+        try? associations.apply(.removeAll)
+        _ = uses.removeAll()
+        pump?.stop()
+        pump = nil
+        router?.close()
+        router = nil
+        tunnel = nil
+        memberships.leaveAll()
+    }
+
+    /// Makes the system agree with what a group or network is used for now.
+    private func settle(_ use: GroupUses.Use?) throws(DataPlaneError) {
+        guard let use else { return }
+        try DataPlaneError.wrap { () throws(SystemError) in try route(use) }
+    }
+
+    private func route(_ use: GroupUses.Use) throws(SystemError) {
+        guard case .v4(let group) = use.destination.address, use.destination.address.isMulticast else {
+            // A network behind another client; our own, of an inbound SA, has its route already.
+            if use.isSent { try tunnel?.addRoute(use.destination) } else { tunnel?.removeRoute(use.destination) }
+            return
+        }
+        try router?.set(group, isSent: use.isSent, isReceived: use.isReceived)
+        if use.isReceived {
+            try memberships.join(use.outer, interface: configuration.satelliteInterface)
+        } else if !uses.isReceived(outer: use.outer) {
+            memberships.leave(use.outer, interface: configuration.satelliteInterface)
+        }
+    }
+
+    private static func check(_ parameters: SAParameters) throws(DataPlaneError) {
+        let outer = parameters.key.destination
+        let inner = parameters.selector.destination
+        guard outer.isV4, inner.address.isV4 else {
+            throw .unsupportedAssociation("the user-space back end carries IPv4 only, not \(parameters.selector)")
+        }
+        guard !outer.isUnspecified, !outer.isLinkLocalMulticast else {
+            throw .unsupportedAssociation("no router forwards \(parameters.selector) to \(outer)")
+        }
+        guard outer.isMulticast || !inner.address.isMulticast else {
+            throw .unsupportedAssociation("\(parameters.selector) are multicasts, but \(outer) is no group")
+        }
+    }
+}
+
+extension UserspaceBackend {
+    public func snapshot() -> [SAStatus] { associations.snapshot() }
+
+    public func status() -> DataPlaneStatus {
+        var status = DataPlaneStatus(backend: "userspace")
+        status.satelliteInterface = configuration.satelliteInterface
+        status.terrestrialInterface = configuration.terrestrialInterface
+        status.tunnelInterface = tunnel?.name ?? configuration.tunnelInterface
+        status.satelliteAddress = satelliteAddress
+        status.mtu = mtu
+        status.isGuarded = isGuarded
+        status.warnings = warnings
+        status.groups = uses.groups
+        let failures = SystemSettings.fragmentationFailures()
+        status.fragmentationFailures = failures - min(failures, fragmentationFailuresAtStart)
+        if status.fragmentationFailures > 0 {
+            status.warnings.append(
+                "the kernel dropped packets that are larger than \(mtu) octets and may not be fragmented;"
+                    + " load the guard with its rule for the LAN interface, or make the senders' packets smaller")
+        }
+        pump?.report(to: &status)
+        return status
+    }
+}

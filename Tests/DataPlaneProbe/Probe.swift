@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+import Basics
+import Cryptography
+import DataPlane
+import ESP
+import EventLoop
+import Glibc
+
+/// Arguments are `name=value`; with `ruleset` it prints the guard's rules and ends. The commands, one a line; each is answered by one line, `ok`, `error: ...` or what was asked for:
+///
+///     inbound SPI OUTER-DESTINATION SUITE INNER-SOURCE INNER-DESTINATION
+///     outbound SPI OUTER-DESTINATION SUITE INNER-SOURCE INNER-DESTINATION
+///     activate | remove-inbound | remove-outbound SPI OUTER-DESTINATION
+///     remove-all
+///     status
+///     stop
+///
+/// Keys are made from the SPI, so that two probes agree: no secret worth the name.
+final class Probe {
+    private let loop: EventLoop
+    private let backend: UserspaceBackend
+    private let senderID: UInt16
+    private var input: [UInt8] = []
+    private var watch: FileWatch?
+
+    static func main() {
+        do {
+            let values = Self.values(Array(CommandLine.arguments.dropFirst()))
+            if values["ruleset"] != nil {
+                say(
+                    FailClosedGuard.ruleset(
+                        interface: values["interface"] ?? "sat0", terrestrialInterface: values["terrestrial"]))
+                return
+            }
+            let probe = try Probe(values)
+            say("ready")
+            try probe.loop.run()
+        } catch {
+            say("error: \(error)")
+            exit(1)
+        }
+    }
+
+    /// `name=value`, or a name alone.
+    private static func values(_ arguments: [String]) -> [String: String] {
+        var values: [String: String] = [:]
+        for argument in arguments {
+            let parts = argument.split(separator: "=", maxSplits: 1).map(String.init)
+            values[parts[0]] = parts.count > 1 ? parts[1] : "yes"
+        }
+        return values
+    }
+
+    private init(_ values: [String: String]) throws {
+        senderID = values["sender"].flatMap { UInt16($0) } ?? 0
+        loop = try EventLoop()
+        let configuration = DataPlaneConfiguration(
+            satelliteInterface: values["satellite"] ?? "sat0", terrestrialInterface: values["terrestrial"] ?? "lan0",
+            tunnelInterface: values["tunnel"] ?? "tun0",
+            remoteNetworks: (values["remote"] ?? "").split(separator: ",").compactMap { IPPrefix($0) },
+            requiresGuard: values["unguarded"] == nil)
+        backend = try UserspaceBackend(configuration: configuration, loop: loop, random: SystemRandom())
+        watch = loop.watch(readable: 0) { [unowned self] in self.readInput() }
+        loop.onSignal(SIGTERM) { [unowned self] in self.stop() }
+    }
+
+    private func readInput() {
+        var buffer = [UInt8](repeating: 0, count: 4_096)
+        let count = read(0, &buffer, buffer.count)
+        guard count > 0 else { return stop() }
+        input += buffer.prefix(count)
+        while let end = input.firstIndex(of: UInt8(ascii: "\n")) {
+            let line = String(decoding: input[..<end], as: UTF8.self)
+            input.removeSubrange(...end)
+            do {
+                say(try answer(line.split(separator: " ").map(String.init)))
+            } catch {
+                say("error: \(error)")
+            }
+        }
+    }
+
+    private func stop() {
+        watch?.cancel()
+        backend.stop()
+        loop.stop()
+    }
+
+    private struct Unknown: Error {}
+
+    private func answer(_ words: [String]) throws -> String {
+        switch words.first {
+        case "inbound": try backend.apply(.addInbound(parameters(words, source: nil)))
+        case "outbound":
+            try backend.apply(.addOutbound(parameters(words, source: backend.status().satelliteAddress)))
+        case "activate": try backend.apply(.activateOutbound(key(words)))
+        case "remove-inbound": try backend.apply(.removeInbound(key(words)))
+        case "remove-outbound": try backend.apply(.removeOutbound(key(words)))
+        case "remove-all": try backend.apply(.removeAll)
+        case "status": return report()
+        case "stop": stop()
+        default: throw Unknown()
+        }
+        return "ok"
+    }
+
+    private func key(_ words: [String]) throws -> SAKey {
+        guard words.count > 2, let spi = UInt32(words[1]), let destination = IPAddress(words[2]) else { throw Unknown() }
+        return SAKey(spi: spi, destination: destination)
+    }
+
+    private func parameters(_ words: [String], source: IPAddress?) throws -> SAParameters {
+        let key = try key(words)
+        guard words.count == 6, let suite = ESPSuite(rawValue: words[3]), let from = IPPrefix(words[4]),
+            let to = IPPrefix(words[5])
+        else { throw Unknown() }
+        func secret(_ count: Int, _ salt: UInt64) -> Secret {
+            Secret(SeededRandom(seed: UInt64(key.spi) << 8 | salt).bytes(count))
+        }
+        return SAParameters(
+            key: key, selector: TrafficSelector(source: from, destination: to), suite: suite,
+            cipherKey: secret(suite.cipherKeySize, 1),
+            authenticationKey: suite.isAEAD ? nil : secret(suite.authenticationKeySize, 2), source: source,
+            senderID: source == nil ? 0 : senderID, name: "probe")
+    }
+
+    /// All on one line, `name=value` each.
+    private func report() -> String {
+        let status = backend.status()
+        var fields = [
+            "mtu=\(status.mtu)", "address=\(status.satelliteAddress.map(\.description) ?? "none")",
+            "guarded=\(status.isGuarded.map { $0 ? "yes" : "no" } ?? "unknown")",
+            "from-tunnel=\(status.packetsFromTunnel)", "to-tunnel=\(status.packetsToTunnel)",
+            "to-satellite=\(status.packetsToSatellite)", "from-satellite=\(status.packetsFromSatellite)",
+            "kernel=\(status.kernelPackets)", "fragmentation-failures=\(status.fragmentationFailures)",
+            "warnings=\(status.warnings.count)",
+        ]
+        for sa in backend.snapshot() {
+            fields.append("\(sa.direction)-\(sa.key.spi)=\(sa.counters.packets)\(sa.isActive ? "" : "-idle")")
+        }
+        fields += status.drops.map { "drop-\($0.key)=\($0.value)" }.sorted()
+        return fields.joined(separator: " ")
+    }
+}
+
+/// One line on standard output, at once: the other end is a script that waits for it.
+private func say(_ text: String) {
+    let octets = Array((text + "\n").utf8)
+    _ = write(1, octets, octets.count)
+}

@@ -1,0 +1,378 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Two gateways, a satellite segment with an outsider on it, a host behind each gateway:
+#
+#   srv 192.168.1.10 --- lan0 [gwA] sat0 10.0.0.1 --+-- 10.0.0.2 sat0 [gwB] lan0 --- 192.168.2.10 rcv
+#                                              outsider 10.0.0.9
+#
+# The back end runs in gwA and gwB with SAs given by this script; every packet on the segment is seen by a sniffer that
+# shares no code with the product. Prints one line per check, `ok: ...` or `FAIL: ...`, and ends with 1 if any failed.
+# Needs no root: everything happens in namespaces of its own, which vanish with it.
+#
+# usage: gateway.sh PROBE      (PROBE: the built dataplane-probe)
+set -u
+probe=$(realpath "$1")
+here=$(cd "$(dirname "$0")" && pwd)
+if [ "${2-}" != inside ]; then
+    user=()
+    [ "$(id -u)" = 0 ] || user=(-Ur)
+    exec unshare "${user[@]}" -nmpf --mount-proc --kill-child "$0" "$probe" inside
+fi
+
+mount -t tmpfs tmpfs /run && mkdir /run/netns || exit 1
+work=/run/gateway
+mkdir $work && cd $work || exit 1
+python=/usr/bin/python3
+failures=0
+
+ok() { echo "ok: $1"; }
+fail() { echo "FAIL: $1"; failures=$((failures + 1)); }
+# check TEXT COMMAND...: the command decides.
+check() {
+    local text=$1
+    shift
+    if "$@" >/dev/null 2>&1; then ok "$text"; else fail "$text [$*]"; fi
+}
+# The field NAME of the line in FILE: values are written name=value.
+field() { grep -o "\b$2=[^ ]*" "$1" | tail -1 | cut -d= -f2; }
+is() { # TEXT FILE NAME EXPECTED
+    local got
+    got=$(field "$2" "$3")
+    if [ "$got" = "$4" ]; then ok "$1"; else fail "$1: $3 is '$got', not '$4' ($(tr '\n' '|' <"$2" | cut -c1-300))"; fi
+}
+within() { ip netns exec "$@"; }
+tool() { local place=$1; shift; ip netns exec "$place" $python "$here/gateway_tools.py" "$@"; }
+# Waits until FILE has a line that matches.
+await() {
+    for _ in $(seq 200); do
+        grep -q "$2" "$1" 2>/dev/null && return 0
+        sleep 0.02
+    done
+    fail "waited in vain for '$2' in $1: $(cat "$1" 2>/dev/null)"
+    return 1
+}
+
+# --- The network ----------------------------------------------------------------------------------------------------
+for name in srv gwA seg gwB rcv out; do
+    ip netns add $name
+    within $name ip link set lo up
+    within $name sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0
+done
+wire() { # NAMESPACE INTERFACE ADDRESS NAMESPACE INTERFACE [ADDRESS]
+    ip link add "$2" netns "$1" type veth peer name "$5" netns "$4"
+    [ "$3" = - ] || within "$1" ip addr add "$3" dev "$2"
+    [ "${6--}" = - ] || within "$4" ip addr add "$6" dev "$5"
+    within "$1" ip link set "$2" up
+    within "$4" ip link set "$5" up
+}
+wire srv eth0 192.168.1.10/24 gwA lan0 192.168.1.1/24
+wire rcv eth0 192.168.2.10/24 gwB lan0 192.168.2.1/24
+within seg ip link add bridge type bridge mcast_snooping 0
+within seg ip link set bridge up
+wire gwA sat0 10.0.0.1/24 seg portA
+wire gwB sat0 10.0.0.2/24 seg portB
+wire out sat0 10.0.0.9/24 seg portO
+for port in portA portB portO; do within seg ip link set $port master bridge; done
+within srv ip route add default via 192.168.1.1
+within rcv ip route add default via 192.168.2.1
+for gateway in gwA gwB; do
+    # As badly set up as may be: it forwards, and all it has no better route for goes to the satellite.
+    within $gateway sysctl -qw net.ipv4.ip_forward=1
+    within $gateway ip route add default dev sat0
+    mkfifo $gateway.in
+done
+macB=$(within gwB cat /sys/class/net/sat0/address)
+
+# --- Starting and telling the probes ----------------------------------------------------------------------------------
+declare -A probe_pid
+start() { # GATEWAY ARGUMENT...
+    local place=$1 sender=1
+    shift
+    [ "$place" = gwB ] && sender=2
+    : >"$place.log"
+    ip netns exec "$place" "$probe" sender=$sender "$@" <"$place.in" >"$place.log" 2>&1 &
+    probe_pid[$place]=$!
+    if [ "$place" = gwA ]; then exec 5>"$place.in"; else exec 6>"$place.in"; fi
+    # Nothing that follows would make sense without it.
+    await "$place.log" '^ready' || exit 1
+}
+tell() { # GATEWAY LINE
+    local before
+    before=$(wc -l <"$1.log")
+    if [ "$1" = gwA ]; then echo "$2" >&5; else echo "$2" >&6; fi
+    for _ in $(seq 200); do
+        [ "$(wc -l <"$1.log")" -gt "$before" ] && break
+        sleep 0.02
+    done
+    tail -1 "$1.log" >"$1.answer"
+    case $(cat "$1.answer") in ok | mtu=*) ;; *) fail "$1: '$2' was answered '$(cat "$1.answer")'" ;; esac
+}
+status() { tell "$1" status; }
+end() { # GATEWAY: waits for the probe's end
+    wait "${probe_pid[$1]}" 2>/dev/null
+    if [ "$1" = gwA ]; then exec 5>&-; else exec 6>&-; fi
+}
+one_way=239.1.1.1 two_way=239.1.1.2
+# sa SPI GROUP SUITE: for the commands inbound and outbound
+sa() { echo "$1 $2 $3 0.0.0.0/0 $2/32"; }
+
+# Not by a function: the process to end must be the sniffer itself, which `ip netns exec` replaces itself by.
+sniff() {
+    ip netns exec out $python "$here/gateway_tools.py" sniff --interface sat0 >"$1" &
+    sniffer=$!
+    await "$1" '^ready'
+}
+unsniff() { sleep 0.15; kill -TERM $sniffer; wait $sniffer; }
+# total FILE NAME: the count of the line NAME
+total() { sed -n "s/^$2 count=//p" "$1"; }
+equals() { [ "$1" = "$2" ]; }
+no_clear() { # TEXT FILE
+    if equals "$(total "$2" clear-total)/$(total "$2" marker)" 0/0; then ok "$1"; else fail "$1: $(grep clear "$2" | tr '\n' '|')"; fi
+}
+# Everything that could leak, from both sides and from the gateways themselves.
+pour() {
+    tool srv send --to $one_way --interface eth0 --count 10 --interval 1 >/dev/null &
+    local a=$!
+    tool srv send --to 192.168.2.10 --count 10 --interval 1 >/dev/null &
+    local b=$!
+    tool rcv send --to $two_way --interface eth0 --count 10 --interval 1 >/dev/null 2>&1
+    tool gwA send --to $one_way --count 10 --interval 1 >/dev/null 2>&1
+    tool gwA send --to 10.0.0.9 --count 10 --interval 1 >/dev/null 2>&1
+    wait $a $b
+}
+
+# --- 1. Without the guard -----------------------------------------------------------------------------------------------
+within gwA "$probe" </dev/null >refused.log 2>&1
+check "without the guard the back end refuses to start, and says so" grep -q "^error: the fail-closed guard" refused.log
+sniff bare.log
+pour
+unsniff
+check "the sniffer does see clear packets when nothing keeps them in" [ "$(total bare.log clear-total)" -gt 0 ]
+tool rcv receive --interface eth0 --seconds 0.5 --count 5 >rcv.log &
+receiver=$!
+await rcv.log '^ready'
+tool out forge clear --interface sat0 --source 10.0.0.9 --to 192.168.2.10 --mac "$macB" >/dev/null
+wait $receiver
+is "and the outsider's packets do reach the receiver" rcv.log count 5
+
+for gateway in gwA gwB; do
+    "$probe" ruleset interface=sat0 terrestrial=lan0 >guard.nft
+    within $gateway nft -f guard.nft || fail "the guard's rules do not load in $gateway"
+    within $gateway nft -f guard.nft || fail "the guard's rules do not load twice in $gateway"
+done
+ok "the guard's rules load, and load again"
+
+# --- 2. Guard, no daemon --------------------------------------------------------------------------------------------------
+sniff never.log
+pour
+unsniff
+no_clear "never started: nothing in clear" never.log
+
+# --- 3. What is wrong is said ---------------------------------------------------------------------------------------------
+within gwA sysctl -qw net.ipv4.conf.all.rp_filter=1
+within gwA "$probe" </dev/null >refused.log 2>&1
+check "a reverse path filter that would drop everything is named" grep -q "rp_filter is 1" refused.log
+within gwA sysctl -qw net.ipv4.conf.all.rp_filter=0
+start gwA
+within gwA "$probe" tunnel=tun9 </dev/null >refused.log 2>&1
+check "a second multicast router is told so" grep -q "another multicast router is running" refused.log
+check "a start that failed leaves no tunnel" bash -c '! ip -n gwA link show tun9'
+start gwB
+status gwA
+is "the tunnel's MTU leaves room for every suite" gwA.answer mtu 1438
+is "the guard is reported" gwA.answer guarded yes
+
+# --- 4. Before the first SA -----------------------------------------------------------------------------------------------
+sniff before.log
+pour
+unsniff
+no_clear "running without SAs: nothing in clear" before.log
+check "running without SAs: no ESP either" bash -c '! grep -q ^esp before.log'
+
+# --- 5. One way -------------------------------------------------------------------------------------------------------------
+tell gwB "inbound $(sa 101 $one_way aes256-gcm)"
+tell gwA "outbound $(sa 101 $one_way aes256-gcm)"
+sniff idle.log
+tool rcv receive --groups $one_way --interface eth0 --seconds 0.6 >rcv.log &
+receiver=$!
+await rcv.log '^ready'
+pour
+wait $receiver
+unsniff
+is "an SA that is not active sends nothing" rcv.log count 0
+no_clear "an SA that is not active: nothing in clear" idle.log
+
+tell gwA "activate 101 $one_way"
+sniff oneway.log
+tool rcv receive --groups $one_way --interface eth0 --count 200 >rcv.log &
+receiver=$!
+await rcv.log '^ready'
+tool srv send --to $one_way --interface eth0 --count 200 --interval 1 >/dev/null
+wait $receiver
+unsniff
+is "one way: every packet arrives" rcv.log count 200
+is "one way: in order" rcv.log ordered yes
+is "one way: the inner source is kept" rcv.log sources 192.168.1.10
+is "one way: each router takes one from the TTL" rcv.log ttl 6
+no_clear "one way: nothing in clear" oneway.log
+check "one way: outer source and destination are gateway and group" \
+    equals "$(total oneway.log "esp 10.0.0.1>$one_way spi=101")" 200
+
+# --- 6. Both ways ---------------------------------------------------------------------------------------------------------
+for gateway in gwA gwB; do
+    tell $gateway "inbound $(sa 201 $two_way aes256-sha256)"
+    tell $gateway "outbound $(sa 201 $two_way aes256-sha256)"
+    tell $gateway "activate 201 $two_way"
+done
+sniff both.log
+tool rcv receive --groups $two_way --interface eth0 --count 100 >rcv.log &
+first=$!
+tool srv receive --groups $two_way --interface eth0 --count 100 >srv.log &
+second=$!
+await rcv.log '^ready' && await srv.log '^ready'
+tool srv send --to $two_way --interface eth0 --count 100 >/dev/null &
+sender=$!
+tool rcv send --to $two_way --interface eth0 --count 100 >/dev/null
+wait $sender $first $second
+unsniff
+is "both ways: A to B" rcv.log count 100
+is "both ways: A to B, from srv only" rcv.log sources 192.168.1.10
+is "both ways: B to A" srv.log count 100
+is "both ways: B to A, from rcv only" srv.log sources 192.168.2.10
+is "both ways: TTL" srv.log ttl 6
+no_clear "both ways: nothing in clear" both.log
+check "both ways: no packet goes round" \
+    equals "$(total both.log "esp 10.0.0.1>$two_way spi=201")/$(total both.log "esp 10.0.0.2>$two_way spi=201")" 100/100
+
+# --- 7. Roll-over: make before break ----------------------------------------------------------------------------------------
+sniff roll.log
+tool rcv receive --groups $one_way --interface eth0 --count 1000 --seconds 6 >rcv.log &
+receiver=$!
+await rcv.log '^ready'
+tool srv send --to $one_way --interface eth0 --count 1000 --interval 1 >/dev/null &
+sender=$!
+for spi in 102 103 104; do
+    sleep 0.1
+    tell gwB "inbound $(sa $spi $one_way aes256-gcm)"
+    tell gwA "outbound $(sa $spi $one_way aes256-gcm)"
+    tell gwA "activate $spi $one_way"
+    tell gwA "remove-outbound $((spi - 1)) $one_way"
+    sleep 0.1
+    tell gwB "remove-inbound $((spi - 1)) $one_way"
+done
+wait $sender $receiver
+unsniff
+is "three roll-overs lose nothing" rcv.log count 1000
+is "three roll-overs double nothing" rcv.log distinct 1000
+is "three roll-overs keep the order" rcv.log ordered yes
+check "all four SAs carried packets" equals "$(grep -c "^esp 10.0.0.1>$one_way spi=10[1234] " roll.log)" 4
+no_clear "three roll-overs: nothing in clear" roll.log
+
+# --- 8. What the outsider sends -----------------------------------------------------------------------------------------------
+# An application on the gateway listens as badly as it can: on all interfaces, while the daemon has joined the group.
+tool gwB receive --groups $one_way --interface tun0 --seconds 1.5 --count 1000 >app.log &
+app=$!
+tool rcv receive --groups $one_way $two_way --interface eth0 --seconds 1.5 --count 1000 >rcv.log &
+receiver=$!
+await rcv.log '^ready' && await app.log '^ready'
+tool out forge clear --interface sat0 --source 192.168.1.10 --to $one_way >/dev/null
+tool out forge clear --interface sat0 --source 10.0.0.1 --to $one_way >/dev/null
+tool out forge clear --interface sat0 --source 192.168.1.10 --to 192.168.2.10 --mac "$macB" >/dev/null
+tool out forge esp --interface sat0 --source 10.0.0.1 --to $one_way --spi 104 >/dev/null
+tool out forge esp --interface sat0 --source 10.0.0.1 --to $one_way --spi 999 >/dev/null
+wait $receiver $app
+is "forged packets in clear and forged ESP do not reach the receiver" rcv.log count 0
+is "nor an application on the gateway" app.log count 0
+status gwB
+is "forged ESP is counted as not authentic" gwB.answer drop-notAuthentic 5
+is "ESP of an unknown SA is counted" gwB.answer drop-unknownSPI 5
+
+tool out forge replay --interface sat0 --source 10.0.0.1 --count 3 >forge.log &
+forger=$!
+tool rcv receive --groups $one_way --interface eth0 --seconds 1.5 --count 1000 >rcv.log &
+receiver=$!
+await forge.log '^ready' && await rcv.log '^ready'
+tool srv send --to $one_way --interface eth0 --count 5 >/dev/null
+wait $forger $receiver
+is "the outsider replayed" forge.log forged 15
+is "replayed ESP is delivered once" rcv.log count 5
+status gwB
+is "replayed ESP is counted" gwB.answer drop-replay 15
+
+# --- 9. Packets larger than the tunnel -------------------------------------------------------------------------------------------
+tool rcv receive --groups $one_way --interface eth0 --count 10 --seconds 1 >rcv.log &
+receiver=$!
+await rcv.log '^ready'
+tool srv send --to $one_way --interface eth0 --count 10 --size 1472 --df >/dev/null
+wait $receiver
+is "large multicasts with DF pass with the guard's rule for the LAN" rcv.log count 10
+is "large multicasts arrive whole" rcv.log size 1472
+within gwA nft delete table ip satipsec_guard
+tool srv send --to $one_way --interface eth0 --count 10 --size 1472 --df >/dev/null
+sleep 0.1
+status gwA
+is "without the rule the kernel drops them and the status says so" gwA.answer fragmentation-failures 10
+
+# --- 10. Unicast ---------------------------------------------------------------------------------------------------------------
+tell gwA "outbound 301 10.0.0.2 aes128-sha1 192.168.1.0/24 192.168.2.0/24"
+tell gwB "inbound 301 10.0.0.2 aes128-sha1 192.168.1.0/24 192.168.2.0/24"
+tell gwA "activate 301 10.0.0.2"
+sniff unicast.log
+tool rcv receive --interface eth0 --count 20 --seconds 1 >rcv.log &
+receiver=$!
+await rcv.log '^ready'
+tool srv send --to 192.168.2.10 --count 20 >/dev/null
+wait $receiver
+unsniff
+is "a unicast SA carries its network" rcv.log count 20
+no_clear "unicast: nothing in clear" unicast.log
+
+# --- 11. Many groups ------------------------------------------------------------------------------------------------------------
+for last in $(seq 30); do tell gwB "inbound $(sa $((400 + last)) 239.2.0.$last aes128-gcm)"; done
+check "30 groups are joined, more than one socket takes" \
+    equals "$(within gwB ip maddr show dev sat0 | grep -c 239.2.0)" 30
+tell gwB "remove-inbound 401 239.2.0.1"
+check "a group is left with its last SA" equals "$(within gwB ip maddr show dev sat0 | grep -c 239.2.0)" 29
+check "the satellite interface is no multicast router's" bash -c '! ip netns exec gwB grep -q sat0 /proc/net/ip_mr_vif'
+
+# --- 12. All gone -----------------------------------------------------------------------------------------------------------------
+tell gwA remove-all
+sniff removed.log
+pour
+unsniff
+no_clear "after removal of all SAs: nothing in clear" removed.log
+check "after removal of all SAs: no ESP either" bash -c '! grep -q "^esp 10.0.0.1" removed.log'
+
+tell gwA "outbound $(sa 105 $one_way aes256-gcm)"
+tell gwA "activate 105 $one_way"
+tell gwB "inbound $(sa 105 $one_way aes256-gcm)"
+sniff killed.log
+tool srv send --to $one_way --interface eth0 --count 600 --interval 1 >/dev/null &
+sender=$!
+sleep 0.2
+kill -9 "${probe_pid[gwA]}"
+end gwA
+pour
+wait $sender
+unsniff
+check "the killed gateway had been sending" grep -q "^esp 10.0.0.1>$one_way spi=105" killed.log
+no_clear "killed in the middle: nothing in clear" killed.log
+check "killed: the tunnel is gone" bash -c '! ip -n gwA link show tun0'
+start gwA
+ok "it starts again after the kill"
+tell gwA stop
+end gwA
+tell gwB stop
+end gwB
+check "stopped: the tunnels are gone" bash -c '! ip -n gwA link show tun0 && ! ip -n gwB link show tun0'
+check "stopped: no virtual interface of a multicast router is left" \
+    equals "$(within gwB cat /proc/net/ip_mr_vif | wc -l)" 1
+check "stopped: no group is left" bash -c '! ip -n gwB maddr show dev sat0 | grep -q 239\\.'
+sniff stopped.log
+pour
+unsniff
+no_clear "stopped: nothing in clear" stopped.log
+
+[ $failures = 0 ] && echo "all ok" && exit 0
+echo "$failures failed"
+exit 1
