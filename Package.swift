@@ -103,7 +103,6 @@ let package = Package(
         tests(of: "ESP", ["Cryptography", "Basics"]),
         tests(of: "IKEv1", ["ISAKMP", "Cryptography", "Basics"]),
         tests(of: "DataPlane", ["ESP", "EventLoop", "Cryptography", "Basics", "dataplane-probe"]),
-        tests(of: "EventLoop", ["Basics"]),
         .executableTarget(
             name: "dataplane-probe", dependencies: ["DataPlane", "ESP", "EventLoop", "Cryptography", "Basics"],
             path: "Tests/DataPlaneProbe", swiftSettings: common),
