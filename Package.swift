@@ -65,15 +65,21 @@ let package = Package(
         module(
             "Settings",
             ["KeyServer", "ReliablePush", "IKEv1", "Cryptography", "Basics", .product(name: "Yams", package: "Yams")]),
-        module("Control", ["EventLoop", "CLibevent", "Basics", logging]),
+        module("Control", ["EventLoop", "CLibevent", "Cryptography", "Basics", logging]),
 
         // Programs: wiring only
         .executableTarget(
-            name: "gcks", dependencies: ["KeyServer", "Control", "EventLoop", "Settings", "Store", arguments, logging],
+            name: "gcks",
+            dependencies: [
+                "KeyServer", "IKEv1", "Control", "EventLoop", "Settings", "Store", "Cryptography", "Basics", arguments, logging,
+            ],
             swiftSettings: product),
         .executableTarget(
             name: "satipsec",
-            dependencies: ["GroupMember", "DataPlane", "Control", "EventLoop", "Settings", "Store", arguments, logging],
+            dependencies: [
+                "GroupMember", "DataPlane", "ESP", "IKEv1", "Control", "EventLoop", "Settings", "Cryptography", "Basics",
+                arguments, logging,
+            ],
             swiftSettings: product),
         .executableTarget(
             name: "satemu",

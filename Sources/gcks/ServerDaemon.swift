@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Basics
+import Control
+import Cryptography
+import EventLoop
+import Foundation
+import IKEv1
+import KeyServer
+import Logging
+import Settings
+import Store
+
+/// The GCKS on an event loop: sockets, timer, control interface. It decides nothing: the engine does.
+final class ServerDaemon {
+    private let settings: ServerSettings
+    private let loop: EventLoop
+    private let logger: Logger
+    private let keyLog: KeyLog?
+    private let store = MemoryStore()
+    private let server: KeyServer
+    private var timer: LoopTimer?
+    private var sockets: [UInt16: UDPSocket] = [:]
+    private var control: ControlServer?
+    /// Who waits for the verdict of which transactions.
+    private var waiting: [Waiter] = []
+
+    private struct Waiter {
+        let reply: ControlReply
+        /// Transactions still to end, by group name.
+        var open: [String: UInt64]
+        var reports: [VerdictReport] = []
+        /// The revoked client; nil for a rekey.
+        let client: String?
+    }
+
+    init(_ settings: ServerSettings, keyLog: KeyLog?, logger: Logger) throws {
+        self.settings = settings
+        self.keyLog = keyLog
+        self.logger = logger
+        loop = try EventLoop()
+        var configuration = KeyServer.Configuration(
+            identity: settings.identity, address: SocketAddress(settings.listenAddress, settings.port),
+            signingKey: settings.signingKey, inventory: settings.inventory,
+            numberFloor: UInt64(max(Date().timeIntervalSince1970, 0) * 1_000_000))
+        configuration.natTraversalPort = settings.natPort
+        configuration.phase1Lifetime = settings.phase1Lifetime
+        configuration.deadPeerInterval = settings.deadPeerInterval
+        configuration.allowsKeyExport = keyLog != nil
+        server = try KeyServer(configuration, records: store, random: SystemRandom(), now: loop.now)
+    }
+
+    /// Serves until SIGINT or SIGTERM.
+    func run() throws {
+        let family = AddressFamily(settings.listenAddress)
+        for port in Set([settings.port, settings.natPort]) {
+            let socket = try UDPSocket(loop: loop, port: port, family: family) { [unowned self] in receive($0) }
+            try socket.setMulticast(interface: settings.satelliteInterface, ttl: 16, loop: true)
+            sockets[port] = socket
+        }
+        timer = loop.makeTimer { [unowned self] in
+            server.advance(to: loop.now)
+            pump()
+        }
+        control = try ControlServer(loop: loop, path: settings.controlSocket, limits: Limits()) {
+            [unowned self] request, reply in handle(request, reply)
+        }
+        for signal in [SIGINT, SIGTERM] {
+            loop.onSignal(signal) { [unowned self] in
+                logger.info("gcks.stopping")
+                loop.stop()
+            }
+        }
+        logger.info(
+            "gcks.started",
+            metadata: [
+                "address": "\(settings.listenAddress)", "port": "\(settings.port)",
+                "clients": "\(settings.inventory.clients.count)", "groups": "\(settings.inventory.groups.count)",
+                "interface": "\(settings.satelliteInterface)",
+            ])
+        pump()
+        try loop.run()
+        control?.close()
+    }
+
+    // MARK: The engine
+
+    private func receive(_ datagrams: [Datagram]) {
+        for datagram in datagrams { server.receive(datagram, now: loop.now) }
+        pump()
+    }
+
+    /// Does what the engine wants, in its order: a record is stored before the send that depends on it.
+    private func pump() {
+        while true {
+            switch server.poll() {
+            case .persist(let records): store.put(records)
+            case .transmit(let datagram): send(datagram)
+            case .log(let event): logger.report(event)
+            case .ended(let report): settle(report)
+            case .associationUp(let id):
+                guard let keyLog, let (cookie, key) = server.exportableKey(id) else { continue }
+                keyLog.writePhase1(cookie: cookie, key: key)
+            case .keysChanged: break
+            case .wait(let until):
+                timer?.set(until)
+                return
+            }
+        }
+    }
+
+    private func send(_ datagram: Datagram) {
+        guard let socket = sockets[datagram.local.port] ?? sockets[settings.port] else { return }
+        do {
+            try socket.send(datagram)
+        } catch {
+            logger.warning("datagram.unsent", metadata: ["to": "\(datagram.remote)", "reason": "\(error)"])
+        }
+    }
+
+    // MARK: The operator
+
+    private func handle(_ request: ControlRequest, _ reply: ControlReply) {
+        let snapshot = server.snapshot(now: loop.now)
+        switch (request.method, request.path) {
+        case ("GET", "/v1/status"): reply.send(snapshot)
+        case ("GET", "/v1/groups"): reply.send(snapshot.groups)
+        case ("GET", "/v1/clients"): reply.send(snapshot.clients)
+        case ("GET", "/v1/sas"): reply.send(snapshot.sas)
+        case ("POST", "/v1/rekey"): rekey(request, reply)
+        case ("POST", "/v1/revoke"): revoke(request, reply)
+        default: reply.send(status: 404, error: "there is no \(request.method) \(request.path)")
+        }
+    }
+
+    private struct RekeyRequest: Decodable {
+        var group: String
+        var kek: Bool?
+        var wait: Bool?
+    }
+
+    private struct RevokeRequest: Decodable {
+        var client: String
+        var wait: Bool?
+    }
+
+    private func rekey(_ request: ControlRequest, _ reply: ControlReply) {
+        guard let order = try? JSONText.decode(RekeyRequest.self, from: request.body) else {
+            return reply.send(status: 400, error: #"the body must be {"group": NAME, "kek": BOOL, "wait": BOOL}"#)
+        }
+        do {
+            let transaction = try server.rekey(group: order.group, includingKEK: order.kek ?? false, now: loop.now)
+            answer(reply, transactions: [order.group: transaction], client: nil, waits: order.wait ?? false)
+        } catch {
+            reply.send(status: 409, error: "\(error)")
+        }
+        pump()
+    }
+
+    private func revoke(_ request: ControlRequest, _ reply: ControlReply) {
+        guard let order = try? JSONText.decode(RevokeRequest.self, from: request.body) else {
+            return reply.send(status: 400, error: #"the body must be {"client": NAME, "wait": BOOL}"#)
+        }
+        do {
+            let transactions = try server.revoke(client: order.client, now: loop.now)
+            answer(reply, transactions: transactions, client: order.client, waits: order.wait ?? false)
+        } catch {
+            reply.send(status: 409, error: "\(error)")
+        }
+        pump()
+    }
+
+    private func answer(_ reply: ControlReply, transactions: [String: UInt64], client: String?, waits: Bool) {
+        let waiter = Waiter(reply: reply, open: transactions, client: client)
+        if waits, !transactions.isEmpty {
+            waiting.append(waiter)
+        } else {
+            reply.send(Outcome(waiter, verdict: transactions.isEmpty ? "confirmed" : "started"))
+        }
+    }
+
+    /// What `rekey` and `revoke` answer.
+    private struct Outcome: Encodable {
+        var client: String?
+        /// By group.
+        var transactions: [String: UInt64]
+        /// `started`, `confirmed` or `unconfirmed`.
+        var verdict: String
+        /// Names of the members that are not confirmed.
+        var unconfirmed: [String]
+        var reports: [VerdictReport]
+
+        init(_ waiter: Waiter, verdict: String) {
+            client = waiter.client
+            transactions = waiter.open.merging(waiter.reports.map { ($0.group, $0.transaction) }) { $1 }
+            self.verdict = verdict
+            unconfirmed = Set(waiter.reports.flatMap { $0.unconfirmed.map(\.client) }).sorted()
+            reports = waiter.reports
+        }
+    }
+
+    private func settle(_ report: VerdictReport) {
+        for index in waiting.indices where waiting[index].open[report.group] == report.transaction {
+            waiting[index].open[report.group] = nil
+            waiting[index].reports.append(report)
+        }
+        for waiter in waiting where waiter.open.isEmpty {
+            let isConfirmed = waiter.reports.allSatisfy { $0.verdict == "confirmed" }
+            waiter.reply.send(Outcome(waiter, verdict: isConfirmed ? "confirmed" : "unconfirmed"))
+        }
+        waiting.removeAll { $0.open.isEmpty }
+    }
+}

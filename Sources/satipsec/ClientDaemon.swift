@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Basics
+import Control
+import Cryptography
+import DataPlane
+import ESP
+import EventLoop
+import Foundation
+import GroupMember
+import Logging
+import Settings
+
+/// The client on an event loop: sockets, data plane, timer, control interface. It decides nothing: the engine does.
+final class ClientDaemon {
+    private let settings: ClientSettings
+    private let loop: EventLoop
+    private let logger: Logger
+    private let keyLog: KeyLog?
+    private let member: GroupMember
+    private let local: SocketAddress
+    private let backend: any SABackend
+    private var timer: LoopTimer?
+    private var sockets: [UInt16: UDPSocket] = [:]
+    private var control: ControlServer?
+
+    init(_ settings: ClientSettings, keyLog: KeyLog?, logger: Logger) throws {
+        self.settings = settings
+        self.keyLog = keyLog
+        self.logger = logger
+        loop = try EventLoop()
+        let family = AddressFamily(settings.gcks.address)
+        let address =
+            try settings.address ?? Interfaces.address(of: settings.satelliteInterface, family: family)
+        local = SocketAddress(address, settings.gcks.port)
+        var configuration = GroupMember.Configuration(
+            name: settings.name, local: local, gcks: SocketAddress(settings.gcks.address, settings.gcks.port),
+            preSharedKey: settings.preSharedKey, suites: settings.phase1.suites)
+        configuration.gcksIdentity = settings.gcks.identity
+        configuration.natTraversalPort = settings.gcks.natPort
+        configuration.phase1Lifetime = settings.phase1.lifetime
+        configuration.deadPeerInterval = settings.phase1.deadPeerInterval
+        configuration.retryFirst = settings.retry.first
+        configuration.retryMost = settings.retry.most
+        configuration.allowsKeyExport = keyLog != nil
+        member = GroupMember(configuration, random: SystemRandom())
+        backend = try UserspaceBackend(
+            configuration: DataPlaneConfiguration(
+                satelliteInterface: settings.satelliteInterface, terrestrialInterface: settings.terrestrialInterface,
+                tunnelInterface: settings.tunnelInterface, satelliteAddress: address,
+                mtu: DataPlaneConfiguration.tunnelMTU(linkMTU: settings.linkMTU),
+                requiresGuard: settings.failClosedGuard == .required),
+            loop: loop, random: SystemRandom())
+    }
+
+    /// Runs until SIGINT or SIGTERM.
+    func run() throws {
+        defer { backend.stop() }
+        try openSocket(settings.gcks.port)
+        try openSocket(settings.gcks.natPort)
+        timer = loop.makeTimer { [unowned self] in
+            member.advance(to: loop.now)
+            pump()
+        }
+        control = try ControlServer(loop: loop, path: settings.controlSocket, limits: Limits()) {
+            [unowned self] request, reply in handle(request, reply)
+        }
+        for signal in [SIGINT, SIGTERM] {
+            loop.onSignal(signal) { [unowned self] in
+                logger.info("satipsec.stopping")
+                member.shutDown(now: loop.now)
+                pump()
+                loop.stop()
+            }
+        }
+        logger.info(
+            "satipsec.started",
+            metadata: [
+                "name": "\(settings.name)", "address": "\(local)", "gcks": "\(settings.gcks.address)",
+                "satellite": "\(settings.satelliteInterface)", "terrestrial": "\(settings.terrestrialInterface)",
+                "guard": "\(settings.failClosedGuard.rawValue)",
+            ])
+        member.start(now: loop.now)
+        pump()
+        try loop.run()
+        control?.close()
+    }
+
+    private func openSocket(_ port: UInt16) throws {
+        guard sockets[port] == nil else { return }
+        sockets[port] = try UDPSocket(
+            loop: loop, port: port, interface: settings.satelliteInterface, family: AddressFamily(local.address)
+        ) { [unowned self] datagrams in
+            for datagram in datagrams { member.receive(datagram, now: loop.now) }
+            pump()
+        }
+    }
+
+    // MARK: The engine
+
+    /// Does what the engine wants, in its order.
+    private func pump() {
+        while true {
+            switch member.poll() {
+            case .persist: break  // what a restart must know comes with the sealed store
+            case .transmit(let datagram): send(datagram)
+            case .data(let change): apply(change)
+            case .joinControl(let address): join(address)
+            case .leaveControl(let address):
+                sockets[address.port]?.leave(address.address, interface: settings.satelliteInterface)
+            case .log(let event): logger.report(event)
+            case .associationUp(let id):
+                guard let keyLog, let (cookie, key) = member.exportableKey(id) else { continue }
+                keyLog.writePhase1(cookie: cookie, key: key)
+            case .wait(let until):
+                timer?.set(until)
+                return
+            }
+        }
+    }
+
+    private func send(_ datagram: Datagram) {
+        guard let socket = sockets[datagram.local.port] ?? sockets[settings.gcks.port] else { return }
+        do {
+            try socket.send(datagram)
+        } catch {
+            logger.warning("datagram.unsent", metadata: ["to": "\(datagram.remote)", "reason": "\(error)"])
+        }
+    }
+
+    private func join(_ control: SocketAddress) {
+        do {
+            try openSocket(control.port)
+            try sockets[control.port]?.join(control.address, interface: settings.satelliteInterface)
+        } catch {
+            logger.error("control.unheard", metadata: ["control": "\(control)", "reason": "\(error)"])
+        }
+    }
+
+    private func apply(_ change: SAChange) {
+        switch change {
+        case .addInbound(let parameters), .addOutbound(let parameters):
+            keyLog?.writeESP(wiresharkLine(for: parameters, source: parameters.source))
+        case .removeInbound(let key): logCounters(of: key, .inbound)
+        case .removeOutbound(let key): logCounters(of: key, .outbound)
+        case .activateOutbound, .removeAll: break
+        }
+        do {
+            try backend.apply(change)
+        } catch {
+            logger.error("sa.refused", metadata: ["reason": "\(error)"])
+            switch change {
+            case .addInbound(let parameters), .addOutbound(let parameters):
+                member.dataPlaneFailed(parameters.key, now: loop.now)
+            default: break
+            }
+        }
+    }
+
+    /// What an SA did in its life goes into the log when it goes.
+    private func logCounters(of key: SAKey, _ direction: SAStatus.Direction) {
+        guard let status = backend.snapshot().first(where: { $0.key == key && $0.direction == direction }) else { return }
+        let drops = status.counters.drops.sorted { $0.key.rawValue < $1.key.rawValue }
+        logger.info(
+            "sa.counters",
+            metadata: [
+                "group": "\(status.name)", "spi": "\(spiText(key.spi))", "direction": "\(direction.rawValue)",
+                "packets": "\(status.counters.packets)", "octets": "\(status.counters.octets)",
+                "drops": "\(drops.map { "\($0.key.rawValue):\($0.value)" }.joined(separator: ","))",
+            ])
+    }
+
+    // MARK: The operator
+
+    private func handle(_ request: ControlRequest, _ reply: ControlReply) {
+        let snapshot = member.snapshot(now: loop.now)
+        switch (request.method, request.path) {
+        case ("GET", "/v1/status"):
+            reply.send(StatusAnswer(snapshot, backend.status()))
+        case ("GET", "/v1/sas"): reply.send(backend.snapshot().map { SAAnswer($0, of: snapshot, now: loop.now) })
+        default: reply.send(status: 404, error: "there is no \(request.method) \(request.path)")
+        }
+    }
+}
