@@ -131,7 +131,7 @@ def write_secret(path: Path, text: str) -> None:
 
 def verdict_members(answer: object) -> list[tuple[str, bool, str]]:
     """Who confirmed what and when, from the answer to a rekey or a revocation: name, confirmed, text."""
-    reports = answer if isinstance(answer, list) else answer.get("verdicts", [answer])
+    reports = answer if isinstance(answer, list) else answer.get("reports", [answer])
     result = []
     for report in reports:
         keys = f"transaction {report['transaction']} (epoch {report['epoch']})"

@@ -102,8 +102,9 @@ extension GroupMember {
                 activateIn: .milliseconds(Int64(header.activateInMilliseconds)), removeIn: nil, now: now)
             if !code.isGood { isWhole = false }
         }
+        // A transaction replaces whatever earlier ones brought, also what it carries again for members that missed it.
         for index in groups[id]?.sas.indices ?? 0..<0 {
-            guard let held = groups[id]?.sas[index], update.replaced.contains(held.key.spi) else { continue }
+            guard let held = groups[id]?.sas[index], held.transaction < transaction else { continue }
             groups[id]?.sas[index].removeAt = min(held.removeAt ?? .distantFuture, now + removeIn)
         }
         guard isWhole else {

@@ -41,9 +41,7 @@ extension KeyServer {
         }
     }
 
-    func clientName(_ id: AssociationID) -> String? {
-        clients.first { $0.value.association == id }?.key
-    }
+    func clientName(_ id: AssociationID) -> String? { owners[id] }
 
     private func drop(_ reason: String, from: SocketAddress) {
         guard let count = drops.count(reason) else { return }
@@ -65,6 +63,8 @@ extension KeyServer {
         let previous = clients[name]?.association
         let isRestart = info.isInitialContact && clients[name]?.wasRegistered == true
         clients[name]?.association = info.id
+        owners[info.id] = name
+        if let previous, previous != info.id { owners[previous] = nil }
         clients[name]?.pending = [:]
         clients[name]?.lastReport = 0
         clients[name]?.lastHeard = now
@@ -103,6 +103,7 @@ extension KeyServer {
 
     private func associationEnded(_ info: AssociationInfo, reason: AssociationEnd, now: Instant) {
         guard let name = clientName(info.id) else { return }
+        owners[info.id] = nil
         clients[name]?.association = nil
         clients[name]?.pending = [:]
         let level: LogEvent.Level = reason == .deadPeer || reason == .expired ? .warning : .info

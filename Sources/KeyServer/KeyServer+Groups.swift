@@ -172,10 +172,13 @@ extension KeyServer {
         // Flat revocation: the removed member knows the old KEK, so the others are served one by one.
         guard reason != .revocation else { return [] }
         // A member that missed an earlier transaction still under way gets its SAs with this one.
-        let unconfirmed = group.data.filter { group.open[$0.transaction]?.sender.isEnded == false }
-        let update = KeyUpdate(
-            rekeySA: rekeySA, dataSAs: unconfirmed.map(\.sa) + made.map(\.sa),
-            replaced: group.data.filter { item in !unconfirmed.contains { $0.sa.spi == item.sa.spi } }.map(\.sa.spi))
+        let most = configuration.limits.dataAssociationsPerGroup
+        let carried = group.data.filter { group.open[$0.transaction]?.sender.isEnded == false }
+            .suffix(max(most - made.count, 0)).map(\.sa)
+        // What is replaced goes without saying (a member lets go of all earlier transactions' SAs); it is said for
+        // those who read the exchange.
+        let replaced = group.data.map(\.sa.spi).filter { spi in !carried.contains { $0.spi == spi } }.suffix(most)
+        let update = KeyUpdate(rekeySA: rekeySA, dataSAs: carried + made.map(\.sa), replaced: Array(replaced))
         do throws(FMKEError) {
             return try update.body(limits: configuration.limits)
         } catch {

@@ -58,6 +58,8 @@ public final class KeyServer {
     let directory: ClientDirectory
     let startedAt: Instant
     var clients: [String: ClientState] = [:]
+    /// Whose ISAKMP SA it is, for the present one of each client.
+    var owners: [AssociationID: String] = [:]
     var groups: [UInt32: GroupState] = [:]
     var outputs: [ServerOutput] = []
     var taken = 0
@@ -127,7 +129,10 @@ public final class KeyServer {
         directory.revoke(name)
         outputs.append(.persist([Record("client/\(name)/revoked", Secret([1]))]))
         outputs.append(.log(LogEvent(.warning, "client.revoked", ["client": name])))
-        if let association = client.association { endpoint.close(association, now: now) }
+        if let association = client.association {
+            owners[association] = nil
+            endpoint.close(association, now: now)
+        }
         clients[name]?.association = nil
         var transactions: [String: UInt64] = [:]
         for id in groups.keys.sorted() {

@@ -159,7 +159,9 @@ final class ClientDaemon {
 
     /// What an SA did in its life goes into the log when it goes.
     private func logCounters(of key: SAKey, _ direction: SAStatus.Direction) {
-        guard let status = backend.snapshot().first(where: { $0.key == key && $0.direction == direction }) else { return }
+        guard let status = backend.snapshot().first(where: { $0.key == key && $0.direction == direction }) else {
+            return
+        }
         let drops = status.counters.drops.sorted { $0.key.rawValue < $1.key.rawValue }
         logger.info(
             "sa.counters",

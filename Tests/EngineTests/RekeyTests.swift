@@ -16,7 +16,8 @@ import Testing
         let transaction = try world.rekey()
         #expect(world.run(.seconds(3)) { world.verdict(transaction) != nil })
         let verdict = try #require(world.verdict(transaction))
-        #expect(verdict.verdict == "confirmed" && verdict.confirmed.map(\.client).sorted() == ["hub", "site1", "site2"])
+        #expect(
+            verdict.verdict == "confirmed" && verdict.confirmed.map(\.client).sorted() == ["hub", "site1", "site2"])
         #expect(verdict.unicasts == 0 && verdict.rounds == 1)
     }
 
@@ -33,7 +34,8 @@ import Testing
         }
     }
 
-    @Test(arguments: [UInt64](1...20)) func underAwfulLossEveryoneIsConfirmedOrNamedAndFollowsLater(seed: UInt64) throws {
+    @Test(arguments: [UInt64](1...20)) func underAwfulLossEveryoneIsConfirmedOrNamedAndFollowsLater(seed: UInt64) throws
+    {
         var options = World.Options()
         options.loss = 0.4
         options.seed = seed
@@ -139,6 +141,25 @@ import Testing
         }
         #expect(world.verdicts.count >= 12 && world.verdicts.allSatisfy { $0.verdict == "confirmed" })
         #expect(world.events("sa.removed").allSatisfy { !$0.event.fields.contains { $0.value == "expired" } })
+    }
+
+    @Test func rekeysInQuickSuccessionLoseNobody() throws {
+        var options = World.Options()
+        options.loss = 0.1
+        options.seed = 5
+        let world = try World(options)
+        try world.bringUp()
+        let (hub, site) = (try world.client("hub"), try world.client("site1"))
+        var transactions: [UInt64] = []
+        for _ in 0..<30 {
+            transactions.append(try world.rekey())
+            world.run(.seconds(1))
+            let active = try #require(hub.active)
+            #expect(site.inbound[active] != nil, "what the sender uses, the receiver holds")
+        }
+        world.run(.seconds(60))
+        #expect(transactions.allSatisfy { world.verdict($0)?.verdict == "confirmed" })
+        #expect(site.inbound.count == 1 && hub.outbound.count == 1, "nothing piles up")
     }
 
     @Test func commitMovesSendersEarly() throws {
