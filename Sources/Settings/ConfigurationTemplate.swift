@@ -4,16 +4,15 @@ internal import Basics
 
 /// The configuration files that `gcks init` writes.
 enum ConfigurationTemplate {
-    static func server(_ provisioning: Provisioning) -> String {
-        let address = provisioning.effectiveAddress
-        let hint = provisioning.address == nil ? "   # change this: the GCKS's own address, where it listens" : ""
+    static func server(_ server: Provisioning.Server, _ provisioning: Provisioning) -> String {
+        let hint = server.isPlaceholder ? "   # change this: the GCKS's own address, where it listens" : ""
         return """
             # SatIPSec key server. Check it with: gcks check --config \(provisioning.configurationPath)
             # Durations have a unit (500ms, 2s, 5min, 8h), rates too (64kbit/s), and sizes (1GiB). Secrets stay in
             # files of their own. See configs/gcks.yaml for all that can stand here.
 
-            identity: \(provisioning.identity)
-            address: \(address)\(hint)
+            identity: \(server.identity)
+            address: \(server.address)\(hint)
             satellite-interface: \(provisioning.satelliteInterface)   # where multicasts go out
             signing-key-file: signing-key.pem
             provisioning-key-file: provisioning.key   # `psk: derived` computes each client's key from it
@@ -27,7 +26,7 @@ enum ConfigurationTemplate {
             # Each client has its own bundle in clients/NAME: carry it to the client, over a safe way.
             \(clientList(provisioning.clients))
 
-            \(groupList(provisioning.clients, isV4: address.isV4))
+            \(groupList(provisioning.clients, isV4: server.address.isV4))
             """
     }
 
@@ -63,21 +62,22 @@ enum ConfigurationTemplate {
                 lifetime: {data: 1h, kek: 24h}
                 rollover: {activate-after: 2s, keep-old: 5s}
                 push: {copies: 2, spread: 200ms, control-rate: 128kbit/s, return-rate: 64kbit/s, round-trip: 600ms}
-
             """
-        guard clients.isEmpty else { return "groups:\n" + group }
+        guard clients.isEmpty else { return "groups:\n" + group + "\n" }
         return "groups: []\n" + group.split(separator: "\n").map { "#" + $0 + "\n" }.joined()
     }
 
-    static func client(_ client: Provisioning.Client, of provisioning: Provisioning) -> String {
-        let hint = provisioning.address == nil ? "   # change this: the GCKS's address" : ""
+    static func client(_ client: Provisioning.Client, of server: Provisioning.Server) -> String {
+        let hint = server.isPlaceholder ? "   # change this: the GCKS's address" : ""
         return """
             # SatIPSec client \(client.name). Check it with: satipsec check --config satipsec.yaml
 
             name: \(client.name)
             gcks:
-              address: \(quoted(provisioning.effectiveAddress))\(hint)
-              identity: \(provisioning.identity)
+              address: \(quoted(server.address))\(hint)
+              port: \(server.port)
+              nat-port: \(server.natPort)
+              identity: \(server.identity)
             address: \(quoted(client.address))
             psk-file: \(client.name).psk
             satellite-interface: sat0      # change this: encrypted packets go out and come in here

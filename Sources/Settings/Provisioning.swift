@@ -20,14 +20,15 @@ public struct Provisioning {
     }
 
     public var folder: String
-    public var identity: String
-    /// nil: an address for documentation, which the operator replaces.
+    /// nil: what an existing configuration says, else `gcks`.
+    public var identity: String?
+    /// nil: what an existing configuration says, else an address for documentation, which the operator replaces.
     public var address: IPAddress?
     public var satelliteInterface: String
     public var clients: [Client]
 
     public init(
-        folder: String, identity: String, address: IPAddress?, satelliteInterface: String, clients: [Client]
+        folder: String, identity: String?, address: IPAddress?, satelliteInterface: String, clients: [Client]
     ) {
         self.folder = folder
         self.identity = identity
@@ -43,10 +44,11 @@ public struct Provisioning {
     ///
     /// - Throws: the first thing that did not work; nothing that was there is changed, and what is made stays.
     public func make(random: any RandomSource) throws(SettingsError) -> [Step] {
+        let server = try server()
         let problems = Problems(file: folder)
         do throws(Wrong) {
-            try check()
-            return try makeFiles(random: random)
+            try check(server)
+            return try makeFiles(server, random: random)
         } catch {
             problems.add(Place(line: 0, column: 0, path: ""), error)
             throw problems.error
@@ -56,13 +58,43 @@ public struct Provisioning {
     /// The entries for gcks.yaml, for an operator who has one already.
     public var clientEntries: String { ConfigurationTemplate.clientEntries(clients) }
 
-    /// The address in the files: that of the GCKS, or one that stands for it.
-    var effectiveAddress: IPAddress {
-        address ?? (clients.first?.address.isV4 ?? true ? .v4(192, 0, 2, 1) : .v6(0x2001_0db8_0000_0000, 1))
+    /// What the files say of the key server.
+    struct Server {
+        var identity = "gcks"
+        var address: IPAddress
+        /// The address stands for one that we do not know.
+        var isPlaceholder = false
+        var port: UInt16 = 848
+        var natPort: UInt16 = 4500
     }
 
-    private func check() throws(Wrong) {
-        _ = try Scalar.name.parse(identity)
+    /// From an existing configuration, as far as it says; what the caller says comes first.
+    private func server() throws(SettingsError) -> Server {
+        let isV4 = clients.first?.address.isV4 ?? true
+        let placeholder = isV4 ? IPAddress.v4(192, 0, 2, 1) : .v6(0x2001_0db8_0000_0000, 1)
+        var server = Server(address: placeholder)
+        var known: IPAddress?
+        if Files.exists(configurationPath) {
+            let path = configurationPath
+            // Only these keys matter here: `check` is there for everything else.
+            let aside = Problems(file: path)
+            guard
+                let top = ConfigurationFile.top(
+                    try ConfigurationFile.read(path), keys: ServerReader.keys, problems: aside)
+            else { throw aside.error }
+            known = top.optional("address", .unicast)
+            server.identity = top.optional("identity", .name, default: server.identity)
+            server.port = top.optional("port", .port, default: server.port)
+            server.natPort = top.optional("nat-port", .port, default: server.natPort)
+        }
+        server.identity = identity ?? server.identity
+        server.address = address ?? known ?? placeholder
+        server.isPlaceholder = address ?? known == nil
+        return server
+    }
+
+    private func check(_ server: Server) throws(Wrong) {
+        _ = try Scalar.name.parse(server.identity)
         _ = try Scalar.interface.parse(satelliteInterface)
         var names: Set<String> = []
         var addresses: Set<IPAddress> = []
@@ -73,15 +105,15 @@ public struct Provisioning {
             guard addresses.insert(client.address).inserted else {
                 throw Wrong("two clients have \(client.address)", instead: "give each client its own address")
             }
-            guard client.address != effectiveAddress, client.address.isV4 == effectiveAddress.isV4 else {
+            guard client.address != server.address, client.address.isV4 == server.address.isV4 else {
                 throw Wrong(
-                    "\(client.name)'s address does not go with the GCKS's, \(effectiveAddress)",
+                    "\(client.name)'s address does not go with the GCKS's, \(server.address)",
                     instead: "give both their own, of one family")
             }
         }
     }
 
-    private func makeFiles(random: any RandomSource) throws(Wrong) -> [Step] {
+    private func makeFiles(_ server: Server, random: any RandomSource) throws(Wrong) -> [Step] {
         var steps: [Step] = []
         func make(_ path: String, _ content: [UInt8], isSecret: Bool) throws(Wrong) {
             let isNew = try Files.create(path, mode: isSecret ? 0o600 : 0o644, content: content)
@@ -94,7 +126,7 @@ public struct Provisioning {
         let fresh = ProvisioningKey.hexadecimal(Secret(random: random, count: 32))
         try make(provisioningPath, fresh.revealed() + [0x0a], isSecret: true)  // into its file
         try make(
-            configurationPath, Array(ConfigurationTemplate.server(self).utf8), isSecret: false)
+            configurationPath, Array(ConfigurationTemplate.server(server, self).utf8), isSecret: false)
         guard !clients.isEmpty else { return steps }
         // What is in the file now, whether we wrote it or an earlier run did.
         let provisioningKey = try Self.provisioningKey(inFile: provisioningPath)
@@ -105,7 +137,8 @@ public struct Provisioning {
             let key = ProvisioningKey.preSharedKey(from: provisioningKey, client: client.name)
             try make(bundle + "/\(client.name).psk", key.revealed() + [0x0a], isSecret: true)  // into its file
             try make(
-                bundle + "/satipsec.yaml", Array(ConfigurationTemplate.client(client, of: self).utf8), isSecret: false)
+                bundle + "/satipsec.yaml", Array(ConfigurationTemplate.client(client, of: server).utf8), isSecret: false
+            )
         }
         return steps
     }

@@ -67,6 +67,20 @@ import Testing
         #expect(client.preSharedKey == key)
     }
 
+    @Test func aNewClientGetsWhatTheConfigurationSaysOfTheServer() throws {
+        _ = try provisioning("site1=10.0.0.11", address: .v4(10, 0, 0, 1)).make(random: SeededRandom(seed: 1))
+        let path = folder.path + "/etc/gcks.yaml"
+        let text = try String(contentsOfFile: path, encoding: .utf8).replacing("identity: hub\n", with: "port: 1848\n")
+        try (text + "identity: hub2\n").write(toFile: path, atomically: true, encoding: .utf8)
+        var second = try provisioning("site2=10.0.0.12")
+        second.identity = nil
+        _ = try second.make(random: SeededRandom(seed: 1))
+        let client = try ClientSettings.load(path: second.folder + "/clients/site2/satipsec.yaml")
+        #expect(client.gcks.identity == "hub2")
+        #expect(client.gcks.address == .v4(10, 0, 0, 1))
+        #expect(client.gcks.port == 1848)
+    }
+
     @Test func withoutClientsTheConfigurationLoadsToo() throws {
         let provisioning = try provisioning()
         _ = try provisioning.make(random: SeededRandom(seed: 1))
