@@ -72,6 +72,7 @@ let package = Package(
             name: "gcks",
             dependencies: [
                 "KeyServer", "IKEv1", "Control", "EventLoop", "Settings", "Store", "Cryptography", "Basics", arguments, logging,
+                "KeyServer", "Control", "EventLoop", "Settings", "Store", "Cryptography", "Basics", arguments, logging,
             ],
             swiftSettings: product),
         .executableTarget(
@@ -79,6 +80,7 @@ let package = Package(
             dependencies: [
                 "GroupMember", "DataPlane", "ESP", "IKEv1", "Control", "EventLoop", "Settings", "Cryptography", "Basics",
                 arguments, logging,
+                "GroupMember", "DataPlane", "Control", "EventLoop", "Settings", "Store", "Basics", arguments, logging,
             ],
             swiftSettings: product),
         .executableTarget(

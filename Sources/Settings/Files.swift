@@ -80,6 +80,9 @@ enum Files {
         throw Wrong("cannot create \(path): \(reason(errno))", instead: "choose a folder that this user may write")
     }
 
+    /// Is there anything of that name?
+    static func exists(_ path: String) -> Bool { unsafe access(path, F_OK) == 0 }
+
     /// The folder part of a path, as a path that something can be appended to.
     static func folder(of path: String) -> String {
         guard let slash = path.lastIndex(of: "/") else { return "." }

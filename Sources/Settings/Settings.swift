@@ -5,7 +5,7 @@
 // files for a new key server. What it gives out cannot be wrong: nobody behind it checks again.
 
 /// One thing that is wrong in a configuration file.
-public struct SettingsProblem: Sendable, Hashable {
+public struct SettingsProblem: Sendable, Hashable, Codable {
     /// As the caller named it.
     public var file: String
     /// From 1; 0 when the problem is the file as a whole.
@@ -28,8 +28,10 @@ extension SettingsProblem: CustomStringConvertible {
 }
 
 /// Why settings could not be loaded: all that is wrong, in the order of the file.
-public struct SettingsError: Error, Sendable {
+public struct SettingsError: Error, Sendable, Codable {
     public var problems: [SettingsProblem]
+
+    public init(problems: [SettingsProblem]) { self.problems = problems }
 }
 
 extension SettingsError: CustomStringConvertible {

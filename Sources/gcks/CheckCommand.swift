@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import ArgumentParser
+internal import Control
+internal import Cryptography
+internal import KeyServer
+internal import Settings
+
+/// `gcks check`: everything that is wrong with a configuration file.
+struct CheckCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "check", abstract: "Say what is wrong with a configuration file, and what to write instead.")
+
+    @Option(help: ArgumentHelp("The configuration file.", valueName: "file"))
+    var config = ServerSettings.defaultPath
+
+    @Flag(help: "Print the result as JSON.")
+    var json = false
+
+    func run() throws {
+        let settings: ServerSettings
+        do {
+            settings = try ServerSettings.load(path: config)
+        } catch {
+            if json {
+                Terminal.write(json: try JSONText.encode(error))
+            } else {
+                Terminal.complain(error.description)
+            }
+            throw ExitCode(ExitStatus.usage)
+        }
+        if json {
+            Terminal.write(json: try JSONText.encode(SettingsError(problems: [])))
+        } else {
+            Terminal.write(Self.summary(settings))
+        }
+    }
+
+    private static func summary(_ settings: ServerSettings) -> String {
+        func count(_ number: Int, _ noun: String) -> String { "\(number) \(noun)\(number == 1 ? "" : "s")" }
+        let inventory = settings.inventory
+        let members = inventory.ranges.reduce(0) { $0 + $1.members.count }
+        var text = """
+            ok: \(settings.identity) at \(settings.listenAddress), port \(settings.port); \
+            \(count(inventory.clients.count, "client")), \(members) more in \
+            \(count(inventory.ranges.count, "range")), \(count(inventory.groups.count, "group"))
+
+            """
+        for group in inventory.groups {
+            let senders = group.members.count { $0.role.maySend }
+            text += "group \(group.name): \(count(group.members.count, "member")), \(count(senders, "sender")); "
+            text += "\(count(group.flows.count, "flow")), \(group.suite.rawValue); control \(group.control)\n"
+        }
+        return text
+    }
+}

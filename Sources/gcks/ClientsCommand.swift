@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import ArgumentParser
+internal import Control
+
+/// `gcks clients`.
+struct ClientsCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "clients", abstract: "List the clients and whether they are registered.")
+
+    @OptionGroup var daemon: DaemonOptions
+
+    func run() throws { try daemon.show({ $0.get("/v1/clients") }, text: ServerView.clients) }
+}

@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import ArgumentParser
+internal import Control
+
+/// `gcks groups`.
+struct GroupsCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "groups", abstract: "List the groups, their keys' age and who has confirmed them.")
+
+    @OptionGroup var daemon: DaemonOptions
+
+    func run() throws { try daemon.show({ $0.get("/v1/groups") }, text: ServerView.groups) }
+}

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import ArgumentParser
+internal import Control
+
+/// `gcks revoke`: a client is out, and every group it was in gets new keys.
+struct RevokeCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "revoke", abstract: "Take a client's authorisation away and rekey all its groups.",
+        discussion: """
+            With --wait the exit code is 0 when every remaining member confirmed, 2 when some are named that did not. \
+            The client stays out until the key server starts again: remove it from the configuration file, too.
+            """)
+
+    @Argument(help: "The client's name.")
+    var client: String
+
+    @Flag(help: "Return with the verdict: every remaining member confirmed, or named.")
+    var wait = false
+
+    @Option(help: ArgumentHelp("How long to wait at most.", valueName: "seconds"))
+    var timeout = 120
+
+    @OptionGroup var daemon: DaemonOptions
+
+    private struct Request: Encodable {
+        var client: String
+        var wait: Bool
+    }
+
+    func validate() throws { try WaitLimit.validate(timeout) }
+
+    func run() throws {
+        try daemon.show(
+            timeout: .seconds(wait ? timeout : 10), { $0.post("/v1/revoke", Request(client: client, wait: wait)) },
+            text: ServerView.verdict, status: ServerView.verdictStatus)
+    }
+}

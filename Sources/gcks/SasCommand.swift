@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import ArgumentParser
+internal import Control
+
+/// `gcks sas`.
+struct SasCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "sas", abstract: "List the security associations the key server has given out.")
+
+    @OptionGroup var daemon: DaemonOptions
+
+    func run() throws { try daemon.show({ $0.get("/v1/sas") }, text: ServerView.sas) }
+}
