@@ -39,6 +39,19 @@ struct ServeCommand: ParsableCommand {
 
 /// Runs the daemon until a signal ends it.
 func serve(_ options: ServeOptions) throws {
-    Terminal.complain("gcks: not wired")
-    throw ExitCode(ExitStatus.error)
+    let settings: ServerSettings
+    do {
+        settings = try ServerSettings.load(path: options.configuration)
+    } catch {
+        Terminal.complain(error.description)
+        throw ExitCode(ExitStatus.usage)
+    }
+    LogfmtHandler.bootstrap(level: options.logLevel)
+    do {
+        let keyLog = try options.keyLogFolder.map { try KeyLog(directory: $0) }
+        try ServerDaemon(settings, keyLog: keyLog, logger: Logger(label: "gcks")).run()
+    } catch {
+        Terminal.complain("gcks: \(error)")
+        throw ExitCode(ExitStatus.error)
+    }
 }

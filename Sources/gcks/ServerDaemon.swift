@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import Basics
-import Control
-import Cryptography
-import EventLoop
-import Foundation
-import IKEv1
-import KeyServer
-import Logging
-import Settings
-import Store
+internal import Basics
+internal import Control
+internal import Cryptography
+internal import EventLoop
+internal import Foundation
+internal import IKEv1
+internal import KeyServer
+internal import Logging
+internal import Settings
+internal import Store
 
 /// The GCKS on an event loop: sockets, timer, control interface. It decides nothing: the engine does.
 final class ServerDaemon {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import Basics
-import Cryptography
-import DataPlane
-import ESP
-import GroupMember
+internal import Basics
+internal import Cryptography
+internal import DataPlane
+internal import ESP
+internal import GroupMember
 
 /// `GET /v1/status` of a client: the engine's view and the data plane's.
 struct StatusAnswer: Encodable {

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import Basics
-import Control
-import Cryptography
-import DataPlane
-import ESP
-import EventLoop
-import Foundation
-import GroupMember
-import Logging
-import Settings
+internal import Basics
+internal import Control
+internal import Cryptography
+internal import DataPlane
+internal import ESP
+internal import EventLoop
+internal import Foundation
+internal import GroupMember
+internal import Logging
+internal import Settings
 
 /// The client on an event loop: sockets, data plane, timer, control interface. It decides nothing: the engine does.
 final class ClientDaemon {

@@ -39,6 +39,19 @@ struct RunCommand: ParsableCommand {
 
 /// Runs the daemon until a signal ends it.
 func run(_ options: RunOptions) throws {
-    Terminal.complain("satipsec: not wired")
-    throw ExitCode(ExitStatus.error)
+    let settings: ClientSettings
+    do {
+        settings = try ClientSettings.load(path: options.configuration)
+    } catch {
+        Terminal.complain(error.description)
+        throw ExitCode(ExitStatus.usage)
+    }
+    LogfmtHandler.bootstrap(level: options.logLevel)
+    do {
+        let keyLog = try options.keyLogFolder.map { try KeyLog(directory: $0) }
+        try ClientDaemon(settings, keyLog: keyLog, logger: Logger(label: "satipsec")).run()
+    } catch {
+        Terminal.complain("satipsec: \(error)")
+        throw ExitCode(ExitStatus.error)
+    }
 }
