@@ -17,14 +17,15 @@ extension Configure {
         try check(limits)
         var result = [profilePayload()]
         for section in groups { result += try section.payloads(limits: limits) }
-        guard result.count <= limits.payloadsPerMessage else { throw .limit }
+        // HASH counts as well, where the limit is kept on the wire.
+        guard result.count < limits.payloadsPerMessage else { throw .limit }
         guard result.encodedSize <= limits.datagramOctetsSent else { throw .tooLong }
         return result
     }
 
     /// Reads the payloads of an authentic message, without HASH. Throws `malformed`, `unsupported` or `limit`.
     public init(payloads: [RawPayload], limits: Limits = Limits()) throws(FMKEError) {
-        guard payloads.count <= limits.payloadsPerMessage else { throw .limit }
+        guard payloads.count < limits.payloadsPerMessage else { throw .limit }
         guard let first = payloads.first, first.type == .profile else { throw .malformed }
         var reader = FieldReader(first.body)
         sequence = try reader.u64()
@@ -62,7 +63,8 @@ extension Configure {
         guard groups.count <= limits.groupsPerProfile else { throw .limit }
         guard Set(groups.map(\.group)).count == groups.count else { throw .malformed }
         let empty = Wire.unicastOverhead + Wire.genericHeaderSize + Wire.profileSize
-        let groupsMaximum = max(1, (limits.payloadsPerMessage - 1) / 3)
+        // Beside HASH and PROFILE.
+        let groupsMaximum = max(1, (limits.payloadsPerMessage - 2) / 3)
         var parts: [[GroupSection]] = [[]]
         var size = empty
         for section in groups {

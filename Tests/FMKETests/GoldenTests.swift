@@ -57,6 +57,9 @@ import Testing
         #expect(try KeyUpdate(body: push.body) == Golden.update)
     }
 
+    /// A unicast message with a 28-octet header, HASH of SHA2-256 (36), and padding to AES's block.
+    private func message(_ payloads: Int) -> Int { 28 + (36 + payloads + 15) / 16 * 16 }
+
     /// The sizes that docs/FMKE.md section 9 states, in octets of UDP payload.
     @Test func sizesOfTheDocument() throws {
         let rekeySA = Golden.rekeySA(TestKeys.p256)
@@ -65,13 +68,25 @@ import Testing
             try sealer.seal($0.header, body: $0.body, sequence: $0.sequence).count
         }
         #expect(sizes == [328, 335, 180, 180])
+        var larger = Golden.update
+        larger.rekeySA = rekeySA
+        #expect(try larger.body().count == Golden.update.body().count + 221, "a new KEK")
+        larger = Golden.update
+        larger.dataSAs.append(Golden.dataSA(spi: 0x1003))
+        larger.replaced.append(0x1000)
+        #expect(try larger.body().count == Golden.update.body().count + 112, "one more data SA")
 
         var one = Golden.configure
         one.groups[0].dataSAs.removeLast()
-        // A 28-octet header, HASH of SHA2-256 (36), and padding to AES's block.
         let payloads = chain(try one.payloads()).count
         #expect(payloads == 410)
-        #expect(28 + (36 + payloads + 15) / 16 * 16 == 476)
+        #expect(message(payloads) == 476)
+        var answer = Golden.answer
+        answer.items.removeLast()
+        #expect(message(chain(try answer.payloads()).count) == 108)
+        var status = Golden.status
+        status.groups.removeLast()
+        #expect(message(chain(try status.payloads()).count) == 124)
         #expect(try one.encodedSize == 525)
         #expect(PushEnvelope.bodySizeLimit(.ecdsaP256) == 1_214)
         #expect(PushEnvelope.bodySizeLimit(.ed25519) == 1_214)
