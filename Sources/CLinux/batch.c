@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <sys/uio.h>
 
-/* Room for one packet information message of either family. */
-enum { CONTROL_OCTETS = CMSG_SPACE(sizeof(struct in6_pktinfo)) };
+/* Room for a packet information message of either family and a traffic class. */
+enum { CONTROL_OCTETS = CMSG_SPACE(sizeof(struct in6_pktinfo)) + CMSG_SPACE(sizeof(int)) };
 
 struct control {
     _Alignas(struct cmsghdr) unsigned char octets[CONTROL_OCTETS];
@@ -87,29 +87,37 @@ static void read_packet_info(struct msghdr *header, struct clinux_address *local
     }
 }
 
-/* The source address (and interface, if any) that a packet shall be sent from. */
-static void write_packet_info(struct msghdr *header, struct control *control, const struct clinux_address *local)
+/* Appends one control message. */
+static void add_control(struct msghdr *header, struct control *control, int level, int type, const void *data,
+                        size_t size)
 {
-    memset(control, 0, sizeof *control);
+    struct cmsghdr *c = (struct cmsghdr *)(control->octets + header->msg_controllen);
+    c->cmsg_level = level;
+    c->cmsg_type = type;
+    c->cmsg_len = CMSG_LEN(size);
+    memcpy(CMSG_DATA(c), data, size);
     header->msg_control = control;
-    header->msg_controllen = sizeof *control;
-    struct cmsghdr *c = CMSG_FIRSTHDR(header);
+    header->msg_controllen += CMSG_SPACE(size);
+}
+
+/* The source address (and interface, if any) that a packet shall be sent from, and its traffic class. */
+static void write_control(struct msghdr *header, struct control *control, const struct clinux_slot *slot)
+{
+    const struct clinux_address *local = &slot->local;
+    header->msg_control = NULL;
+    header->msg_controllen = 0;
     if (local->family == 4) {
         struct in_pktinfo info = { .ipi_ifindex = (int)local->interface };
         info.ipi_spec_dst.s_addr = htonl((uint32_t)local->low);
-        c->cmsg_level = IPPROTO_IP;
-        c->cmsg_type = IP_PKTINFO;
-        c->cmsg_len = CMSG_LEN(sizeof info);
-        memcpy(CMSG_DATA(c), &info, sizeof info);
-        header->msg_controllen = CMSG_SPACE(sizeof info);
-    } else {
+        add_control(header, control, IPPROTO_IP, IP_PKTINFO, &info, sizeof info);
+    } else if (local->family == 6) {
         struct in6_pktinfo info = { .ipi6_ifindex = local->interface };
         clinux_v6_write(local, &info.ipi6_addr);
-        c->cmsg_level = IPPROTO_IPV6;
-        c->cmsg_type = IPV6_PKTINFO;
-        c->cmsg_len = CMSG_LEN(sizeof info);
-        memcpy(CMSG_DATA(c), &info, sizeof info);
-        header->msg_controllen = CMSG_SPACE(sizeof info);
+        add_control(header, control, IPPROTO_IPV6, IPV6_PKTINFO, &info, sizeof info);
+    }
+    if (slot->traffic_class && slot->remote.family == 4) {
+        int value = (int)slot->traffic_class;
+        add_control(header, control, IPPROTO_IP, IP_TOS, &value, sizeof value);
     }
 }
 
@@ -149,10 +157,8 @@ int clinux_batch_send(struct clinux_batch *batch, int fd, unsigned first, unsign
         batch->vector[i].iov_base = slot->bytes + slot->start;
         batch->vector[i].iov_len = slot->count;
         header->msg_namelen = clinux_address_write(&slot->remote, &batch->name[i]);
-        header->msg_control = NULL;
-        header->msg_controllen = 0;
         header->msg_flags = 0;
-        if (slot->local.family) write_packet_info(header, &batch->control[i], &slot->local);
+        write_control(header, &batch->control[i], slot);
     }
     int sent;
     do sent = sendmmsg(fd, &batch->message[first], count, MSG_DONTWAIT);

@@ -36,19 +36,33 @@ enum ChildProcess {
         var actions = unsafe posix_spawn_file_actions_t()
         guard unsafe posix_spawn_file_actions_init(&actions) == 0 else { return nil }
         defer { unsafe posix_spawn_file_actions_destroy(&actions) }
+        var attributes = posix_spawnattr_t()
+        guard unsafe posix_spawnattr_init(&attributes) == 0 else { return nil }
+        defer { unsafe posix_spawnattr_destroy(&attributes) }
+        resetSignals(&attributes)
         unsafe posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
         unsafe posix_spawn_file_actions_adddup2(&actions, output, 1)
         unsafe posix_spawn_file_actions_adddup2(&actions, output, 2)
         var argv: [UnsafeMutablePointer<CChar>?] = unsafe ([name] + arguments).map { unsafe strdup($0) } + [nil]
         var environment: [UnsafeMutablePointer<CChar>?] = unsafe [strdup("LC_ALL=C"), nil]
-        defer { for unsafe pointer in unsafe argv + environment { unsafe free(pointer) } }
+        defer { unsafe (argv + environment).forEach { unsafe free($0) } }
         for directory in ["/usr/sbin", "/sbin", "/usr/bin", "/bin", "/usr/local/sbin"] {
             var process: pid_t = 0
-            if unsafe posix_spawn(&process, directory + "/" + name, &actions, nil, &argv, &environment) == 0 {
+            if unsafe posix_spawn(&process, directory + "/" + name, &actions, &attributes, &argv, &environment) == 0 {
                 return process
             }
         }
         return nil
+    }
+
+    /// What this process blocks or ignores (SIGPIPE, by the event loop) is none of the child's business.
+    private static func resetSignals(_ attributes: inout posix_spawnattr_t) {
+        var signals = sigset_t()
+        unsafe sigemptyset(&signals)
+        unsafe posix_spawnattr_setsigmask(&attributes, &signals)
+        unsafe sigaddset(&signals, SIGPIPE)
+        unsafe posix_spawnattr_setsigdefault(&attributes, &signals)
+        unsafe posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF))
     }
 
     private static func readAll(_ descriptor: Int32) -> String {

@@ -23,14 +23,15 @@ public enum FailClosedGuard {
     public static func ruleset(
         interface: String, ports: [UInt16] = defaultPorts, terrestrialInterface: String? = nil
     ) -> String {
+        let interface = quotable(interface)
         let list = Set(ports).sorted().map(String.init).joined(separator: ", ")
         let rules = """
-                meta protocol arp accept
-                meta protocol ip meta l4proto { 2, 50 } accept
-                meta protocol ip6 meta l4proto { 50, 58 } accept
-                udp dport { \(list) } accept
-                counter drop
-        """
+                    meta protocol arp accept
+                    meta protocol ip meta l4proto { 2, 50 } accept
+                    meta protocol ip6 meta l4proto { 50, 58 } accept
+                    udp dport { \(list) } accept
+                    counter drop
+            """
         var text = """
             # The satellite side stays closed: only protected packets and what key exchange needs may pass.
             table netdev \(table)
@@ -56,7 +57,7 @@ public enum FailClosedGuard {
                 table ip \(table) {
                   chain prerouting {
                     type filter hook prerouting priority -300; policy accept;
-                    iifname "\(terrestrialInterface)" ip daddr 224.0.0.0/4 ip frag-off set ip frag-off & 0xbfff
+                    iifname "\(quotable(terrestrialInterface))" ip daddr 224.0.0.0/4 ip frag-off set ip frag-off & 0xbfff
                   }
                 }
 
@@ -81,12 +82,49 @@ public enum FailClosedGuard {
 
     /// The same for a listing of all tables of the netdev family.
     static func problem(interface: String, listing: String) -> String? {
-        let closed = listing.split(separator: "\n").filter { line in
-            line.contains("type filter hook") && line.contains("\"\(interface)\"") && line.contains("policy drop;")
+        var closed: Set<Substring> = []
+        for chain in chains(of: listing) {
+            guard chain.head.contains("\"\(interface)\""), chain.head.contains("policy drop;"),
+                let hook = hooks.first(where: { chain.head.contains("hook \($0) ") })
+            else { continue }
+            // A policy means nothing behind a rule that takes everything.
+            guard !chain.rules.contains(where: acceptsEverything) else {
+                return "the nftables chain with hook \(hook) on \(interface) accepts everything"
+            }
+            closed.insert(hook)
         }
-        for hook in ["ingress", "egress"] where !closed.contains(where: { $0.contains("hook \(hook) ") }) {
-            return "no nftables chain of the netdev family with hook \(hook) and policy drop stands on \(interface)"
+        guard let missing = hooks.first(where: { !closed.contains($0) }) else { return nil }
+        return "no nftables chain of the netdev family with hook \(missing) and policy drop stands on \(interface)"
+    }
+
+    private static let hooks: [Substring] = ["ingress", "egress"]
+
+    /// The base chains in what `nft list ruleset` prints: the line that hooks them in, and their rules.
+    private static func chains(of listing: String) -> [(head: Substring, rules: [Substring])] {
+        var chains: [(head: Substring, rules: [Substring])] = []
+        var isInside = false
+        for line in listing.split(separator: "\n").map({ $0.drop(while: \.isWhitespace) }) {
+            if line.hasPrefix("type filter hook ") {
+                chains.append((line, []))
+                isInside = true
+            } else if line.hasPrefix("}") {
+                isInside = false
+            } else if isInside {
+                chains[chains.count - 1].rules.append(line)
+            }
         }
-        return nil
+        return chains
+    }
+
+    /// `accept`, with nothing before it but a counter.
+    private static func acceptsEverything(_ rule: Substring) -> Bool {
+        var words = rule.split(separator: " ").filter { $0 != "counter" }
+        if words.count == 5, words[0] == "packets", words[2] == "bytes" { words.removeFirst(4) }
+        return words == ["accept"]
+    }
+
+    /// Without what would end a quoted name. Linux lets an interface be called almost anything.
+    private static func quotable(_ name: String) -> String {
+        name.filter { $0 != "\"" && $0 != "\\" && !$0.isNewline }
     }
 }

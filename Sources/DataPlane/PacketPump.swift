@@ -21,7 +21,7 @@ final class PacketPump {
     private let associations: SecurityAssociationDatabase
     private let socket: Int32
     private let mtu: Int
-    private let satelliteIndex: UInt32
+    private let interfaces: [(name: String, index: UInt32)]
     private let incoming: PacketBatch
     private let outgoing: PacketBatch
     private var watches: [FileWatch] = []
@@ -50,7 +50,10 @@ final class PacketPump {
         self.associations = associations
         tally = Tally()
         mtu = facts.mtu
-        satelliteIndex = facts.satelliteIndex
+        interfaces = [
+            (configuration.satelliteInterface, facts.satelliteIndex),
+            (configuration.terrestrialInterface, facts.terrestrialIndex),
+        ]
         outgoing = PacketBatch(
             count: configuration.batch, capacity: Self.headroom + facts.mtu + Self.tailroom)
         incoming = PacketBatch(count: configuration.batch, capacity: 65_535)
@@ -76,6 +79,11 @@ final class PacketPump {
         for watch in watches { watch.cancel() }
         watches = []
         close(socket)
+    }
+
+    /// Interfaces that are not any more those we started with: sockets and routes hold on to the old ones.
+    var replacedInterfaces: [String] {
+        interfaces.filter { (try? Interfaces.index(of: $0.name)) != $0.index }.map(\.name)
     }
 
     /// Adds our counters.
@@ -114,9 +122,13 @@ final class PacketPump {
     private func seal(_ slot: UnsafeMutablePointer<clinux_slot>, count: Int, now: Instant) -> Bool {
         var buffer = unsafe MutableSpan(_unsafeStart: slot.pointee.bytes, count: outgoing.capacity)
         let inner = Self.headroom..<Self.headroom + count
+        // spec: RFC 4301 5.1.2.1 - the outer DSCP is the inner one, so that the link's quality of service still sees
+        // it; congestion marks are not carried over (RFC 6040 4.1, compatibility mode).
+        let trafficClass = count > 1 ? UInt32(buffer[Self.headroom + 1] & 0xfc) : 0
         guard let sealed = try? associations.encapsulate(in: &buffer, inner: inner, now: now) else { return false }
         unsafe slot.pointee.start = UInt32(sealed.range.lowerBound)
         unsafe slot.pointee.count = UInt32(sealed.range.count)
+        unsafe slot.pointee.traffic_class = trafficClass
         unsafe slot.pointee.local = clinux_address(sealed.source)
         unsafe slot.pointee.remote = clinux_address(sealed.destination)
         return true

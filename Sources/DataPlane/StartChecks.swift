@@ -7,6 +7,7 @@ internal import EventLoop
 struct StartChecks {
     var satelliteAddress: IPAddress
     var satelliteIndex: UInt32
+    var terrestrialIndex: UInt32
     /// The LAN: what comes out of the tunnel cannot come from there.
     var terrestrialNetwork: IPPrefix?
     var mtu: Int
@@ -35,6 +36,7 @@ struct StartChecks {
         }
         satelliteAddress = try Self.outerSource(configuration)
         satelliteIndex = try DataPlaneError.wrap { () throws(SystemError) in try Interfaces.index(of: satellite) }
+        terrestrialIndex = try DataPlaneError.wrap { () throws(SystemError) in try Interfaces.index(of: terrestrial) }
         terrestrialNetwork = try? Interfaces.prefix(of: terrestrial, family: .v4)
         let link = try DataPlaneError.wrap { () throws(SystemError) in try Interfaces.mtu(of: satellite) }
         mtu = configuration.mtu ?? DataPlaneConfiguration.tunnelMTU(linkMTU: link)

@@ -111,7 +111,11 @@ public final class UserspaceBackend: SABackend {
     private func route(_ use: GroupUses.Use) throws(SystemError) {
         guard case .v4(let group) = use.destination.address, use.destination.address.isMulticast else {
             // A network behind another client; our own, of an inbound SA, has its route already.
-            if use.isSent { try tunnel?.addRoute(use.destination) } else { tunnel?.removeRoute(use.destination) }
+            if use.isSent {
+                try tunnel?.addRoute(use.destination)
+            } else if !configuration.remoteNetworks.contains(use.destination) {
+                tunnel?.removeRoute(use.destination)
+            }
             return
         }
         try router?.set(group, isSent: use.isSent, isReceived: use.isReceived)
@@ -157,7 +161,12 @@ extension UserspaceBackend {
                 "the kernel dropped packets that are larger than \(mtu) octets and may not be fragmented;"
                     + " load the guard with its rule for the LAN interface, or make the senders' packets smaller")
         }
-        pump?.report(to: &status)
+        if let pump {
+            pump.report(to: &status)
+            status.warnings += pump.replacedInterfaces.map {
+                "interface \($0) was removed or replaced after the start; start again to use it"
+            }
+        }
         return status
     }
 }

@@ -105,7 +105,9 @@ final class Probe {
     }
 
     private func key(_ words: [String]) throws -> SAKey {
-        guard words.count > 2, let spi = UInt32(words[1]), let destination = IPAddress(words[2]) else { throw Unknown() }
+        guard words.count > 2, let spi = UInt32(words[1]), let destination = IPAddress(words[2]) else {
+            throw Unknown()
+        }
         return SAKey(spi: spi, destination: destination)
     }
 

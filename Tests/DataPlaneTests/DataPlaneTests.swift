@@ -1,3 +1,165 @@
 // SPDX-License-Identifier: Apache-2.0
-import DataPlane
+import Basics
+import Cryptography
+import ESP
+import EventLoop
 import Testing
+
+@testable import DataPlane
+
+private func parameters(_ spi: UInt32, to outer: IPAddress, from: IPPrefix = .allV4, into: IPPrefix? = nil)
+    -> SAParameters
+{
+    SAParameters(
+        key: SAKey(spi: spi, destination: outer),
+        selector: TrafficSelector(source: from, destination: into ?? IPPrefix(host: outer)), suite: .aes256gcm,
+        cipherKey: Secret([UInt8](repeating: 7, count: 36)), authenticationKey: nil, source: nil, senderID: 0,
+        name: "news")
+}
+
+@Suite struct ConfigurationTests {
+    @Test func theTunnelTakesWhatFitsTheLinkWithEverySuite() {
+        #expect(DataPlaneConfiguration.tunnelMTU(linkMTU: 1_500) == 1_438)
+        for link in 576...9_000 {
+            let inner = DataPlaneConfiguration.tunnelMTU(linkMTU: link)
+            let sizes = ESPSuite.allCases.map { suite in (fits: suite.sealedSize(inner: inner) + 20, suite) }
+            #expect(sizes.allSatisfy { $0.fits <= link })
+            #expect(ESPSuite.allCases.contains { $0.sealedSize(inner: inner + 1) + 20 > link })
+        }
+    }
+
+    @Test func errorsTellTheOperatorWhatToDo() {
+        #expect(DataPlaneError.reversePathFilter(1).description.contains("Set it to 0"))
+        let missing = DataPlaneError.unguarded(interface: "sat0", reason: "no table").description
+        #expect(missing.contains("sat0") && missing.contains("no table"))
+    }
+
+    @Test func aMissingInterfaceIsNamed() throws {
+        let configuration = DataPlaneConfiguration(satelliteInterface: "nosuchif0", terrestrialInterface: "lo")
+        let error = #expect(throws: DataPlaneError.self) {
+            try UserspaceBackend(configuration: configuration, loop: EventLoop(), random: SystemRandom())
+        }
+        #expect(error?.description.contains("nosuchif0: No such device") == true)
+    }
+}
+
+@Suite struct FailClosedGuardTests {
+    private func listing(_ chains: String...) -> String {
+        "table netdev some_table {\n" + chains.joined(separator: "\n") + "\n}\n"
+    }
+
+    private func chain(_ hook: String, policy: String = "drop", device: String = "\"sat0\"", rule: String = "")
+        -> String
+    {
+        """
+        \tchain \(hook) {
+        \t\ttype filter hook \(hook) device \(device) priority filter; policy \(policy);
+        \t\tmeta l4proto { 2, 50 } accept
+        \(rule)
+        \t}
+        """
+    }
+
+    @Test func bothHooksMustBeClosed() {
+        func problem(_ listing: String) -> String? { FailClosedGuard.problem(interface: "sat0", listing: listing) }
+        #expect(problem(listing(chain("ingress"), chain("egress"))) == nil)
+        #expect(problem(listing(chain("ingress", device: "{ \"eth9\", \"sat0\" }"), chain("egress"))) == nil)
+        #expect(problem("")?.contains("hook ingress") == true)
+        #expect(problem(listing(chain("ingress")))?.contains("hook egress") == true)
+        #expect(problem(listing(chain("ingress"), chain("egress", policy: "accept"))) != nil)
+        #expect(problem(listing(chain("ingress", device: "\"sat00\""), chain("egress"))) != nil)
+    }
+
+    @Test(arguments: ["accept", "counter accept", "\t\tcounter packets 17 bytes 1200 accept"])
+    func aRuleForEverythingIsNoGuard(rule: String) {
+        let open = listing(chain("ingress"), chain("egress", rule: rule))
+        #expect(FailClosedGuard.problem(interface: "sat0", listing: open)?.contains("accepts everything") == true)
+        let counted = listing(chain("ingress"), chain("egress", rule: "counter packets 17 bytes 1200 drop"))
+        #expect(FailClosedGuard.problem(interface: "sat0", listing: counted) == nil)
+    }
+
+    @Test func portsAndInterfacesStandInTheRuleset() {
+        let plain = FailClosedGuard.ruleset(interface: "sat0", ports: [1_848, 848, 848])
+        #expect(plain.contains("udp dport { 848, 1848 } accept"))
+        #expect(!plain.contains("frag-off"))
+        let both = FailClosedGuard.ruleset(interface: "sat0", terrestrialInterface: "lan\"0\n")
+        #expect(both.contains("udp dport { 500, 848, 4500 } accept"))
+        #expect(both.contains("iifname \"lan0\" ip daddr 224.0.0.0/4"))
+        #expect(FailClosedGuard.problem(interface: "sat0", listing: both) == nil, "it recognises its own rules")
+    }
+}
+
+@Suite struct GroupUsesTests {
+    private let group = IPAddress.v4(239, 1, 1, 1)
+
+    @Test func aGroupIsUsedUntilItsLastAssociationGoes() {
+        var uses = GroupUses()
+        #expect(uses.insert(parameters(1, to: group), .inbound).isReceived)
+        // Roll-over: the new one comes before the old one goes.
+        #expect(uses.insert(parameters(2, to: group), .inbound).isReceived)
+        #expect(uses.remove(SAKey(spi: 1, destination: group), .inbound)?.isReceived == true)
+        #expect(uses.isReceived(outer: group))
+        let last = uses.remove(SAKey(spi: 2, destination: group), .inbound)
+        #expect(last?.isReceived == false && last?.isSent == false && last?.outer == group)
+        #expect(uses.remove(SAKey(spi: 2, destination: group), .inbound) == nil)
+        #expect(!uses.isReceived(outer: group) && uses.groups.isEmpty)
+    }
+
+    @Test func oneAssociationMayServeBothDirections() {
+        var uses = GroupUses()
+        _ = uses.insert(parameters(1, to: group), .inbound)
+        let use = uses.insert(parameters(1, to: group), .outbound)
+        #expect(use.isSent && use.isReceived)
+        #expect(uses.groups == [DataPlaneStatus.Group(address: group, isSent: true, isReceived: true)])
+        let rest = uses.remove(SAKey(spi: 1, destination: group), .inbound)
+        #expect(rest?.isSent == true && rest?.isReceived == false)
+    }
+
+    @Test func aWideSelectorStillMeansItsGroupAlone() throws {
+        var uses = GroupUses()
+        let all = try #require(IPPrefix("224.0.0.0/4"))
+        #expect(uses.insert(parameters(1, to: group, into: all), .outbound).destination == IPPrefix(host: group))
+        let site = try #require(IPPrefix("192.168.2.0/24"))
+        let unicast = uses.insert(parameters(2, to: .v4(10, 0, 0, 2), into: site), .outbound)
+        #expect(unicast.destination == site && unicast.isSent)
+        #expect(uses.groups.map(\.address) == [group])
+        #expect(Set(uses.removeAll().map(\.destination)) == [IPPrefix(host: group), site])
+        #expect(uses.groups.isEmpty)
+    }
+}
+
+@Suite struct RecordingBackendTests {
+    private let group = IPAddress.v4(239, 1, 1, 1)
+
+    @Test func itRemembersChangesAndKeepsTheirSum() throws {
+        let backend = RecordingBackend()
+        let (old, new) = (parameters(1, to: group), parameters(2, to: group))
+        try backend.apply(.addInbound(old))
+        try backend.apply(.addOutbound(old))
+        #expect(backend.activeKey(for: old.selector) == nil)
+        try backend.apply(.activateOutbound(old.key))
+        // Make before break, everything twice.
+        for _ in 0..<2 {
+            try backend.apply(.addOutbound(new))
+            try backend.apply(.activateOutbound(new.key))
+            try backend.apply(.removeOutbound(old.key))
+        }
+        #expect(backend.changes.count == 9)
+        #expect(backend.activeKey(for: old.selector) == new.key)
+        let statuses = backend.snapshot()
+        #expect(statuses.filter { $0.direction == .outbound && $0.isActive }.map(\.key.spi) == [2])
+        #expect(statuses.filter { $0.direction == .inbound }.map(\.key.spi) == [1])
+        try backend.apply(.removeAll)
+        #expect(backend.snapshot().isEmpty && backend.activeKey(for: old.selector) == nil)
+    }
+
+    @Test func itFailsWhenTold() throws {
+        let backend = RecordingBackend()
+        backend.nextError = DataPlaneError.interfaceDown("sat0")
+        #expect(throws: DataPlaneError.interfaceDown("sat0")) { try backend.apply(.removeAll) }
+        try backend.apply(.removeAll)
+        backend.stop()
+        #expect(throws: DataPlaneError.stopped) { try backend.apply(.removeAll) }
+        #expect(backend.isStopped && backend.changes.count == 1)
+    }
+}

@@ -16,7 +16,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 if [ "${2-}" != inside ]; then
     user=()
     [ "$(id -u)" = 0 ] || user=(-Ur)
-    exec unshare "${user[@]}" -nmpf --mount-proc --kill-child "$0" "$probe" inside
+    # Twenty seconds on a quiet machine; whatever hangs ends here, and takes all with it.
+    exec timeout -k 1 58 unshare "${user[@]}" -nmpf --mount-proc --kill-child "$0" "$probe" inside
 fi
 
 mount -t tmpfs tmpfs /run && mkdir /run/netns || exit 1
@@ -207,7 +208,7 @@ sniff oneway.log
 tool rcv receive --groups $one_way --interface eth0 --count 200 >rcv.log &
 receiver=$!
 await rcv.log '^ready'
-tool srv send --to $one_way --interface eth0 --count 200 --interval 1 >/dev/null
+tool srv send --to $one_way --interface eth0 --count 200 --interval 1 --tos 137 >/dev/null
 wait $receiver
 unsniff
 is "one way: every packet arrives" rcv.log count 200
@@ -217,6 +218,7 @@ is "one way: each router takes one from the TTL" rcv.log ttl 6
 no_clear "one way: nothing in clear" oneway.log
 check "one way: outer source and destination are gateway and group" \
     equals "$(total oneway.log "esp 10.0.0.1>$one_way spi=101")" 200
+check "one way: the DSCP shows outside, the congestion mark does not" equals "$(grep ^tos oneway.log)" "tos 136 count=200"
 
 # --- 6. Both ways ---------------------------------------------------------------------------------------------------------
 for gateway in gwA gwB; do

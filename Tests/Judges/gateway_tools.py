@@ -38,6 +38,7 @@ def send(options):
     sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, options.ttl)
     sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, options.ttl)
     sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 0)
+    sock.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, options.tos)
     sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, 2 if options.df else 0)
     failures, begin = 0, time.monotonic()
     for number in range(options.count):
@@ -125,6 +126,8 @@ def sniff(options):
             continue
         seen[classify(frame)] += 1
         leaks += MARKER in frame
+        if frame[12:14] == b"\x08\0" and frame[23] == 50 and frame[15]:
+            seen["tos %d" % frame[15]] += 1
     for name, count in sorted(seen.items()):
         print("%s count=%d" % (name, count))
     print("clear-total count=%d" % sum(count for name, count in seen.items() if name.startswith("clear")))
@@ -190,6 +193,7 @@ def main():
     command.add_argument("--interval", type=float, default=2, help="in milliseconds")
     command.add_argument("--ttl", type=int, default=8)
     command.add_argument("--size", type=int, default=200)
+    command.add_argument("--tos", type=int, default=0)
     command.add_argument("--df", action="store_true")
 
     command = commands.add_parser("receive")

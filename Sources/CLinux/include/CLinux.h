@@ -78,6 +78,7 @@ struct clinux_slot {
     uint32_t start; /* of what to send; ignored on receipt, which begins at 0 */
     uint32_t count;
     uint32_t truncated; /* received, but it did not fit */
+    uint32_t traffic_class; /* of what to send over IPv4: the DSCP and ECN octet; 0 leaves it */
     struct clinux_address local, remote;
 };
 struct clinux_batch;
