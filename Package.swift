@@ -71,16 +71,15 @@ let package = Package(
         .executableTarget(
             name: "gcks",
             dependencies: [
-                "KeyServer", "IKEv1", "Control", "EventLoop", "Settings", "Store", "Cryptography", "Basics", arguments, logging,
-                "KeyServer", "Control", "EventLoop", "Settings", "Store", "Cryptography", "Basics", arguments, logging,
+                "KeyServer", "IKEv1", "Control", "EventLoop", "Settings", "Store", "Cryptography", "Basics", arguments,
+                logging,
             ],
             swiftSettings: product),
         .executableTarget(
             name: "satipsec",
             dependencies: [
-                "GroupMember", "DataPlane", "ESP", "IKEv1", "Control", "EventLoop", "Settings", "Cryptography", "Basics",
-                arguments, logging,
-                "GroupMember", "DataPlane", "Control", "EventLoop", "Settings", "Store", "Basics", arguments, logging,
+                "GroupMember", "DataPlane", "ESP", "IKEv1", "Control", "EventLoop", "Settings", "Cryptography",
+                "Basics", arguments, logging,
             ],
             swiftSettings: product),
         .executableTarget(

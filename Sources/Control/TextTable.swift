@@ -72,6 +72,7 @@ public enum Readable {
 
     /// `512B`, `1.5KiB`, `3.2GiB`.
     public static func size(octets: Double) -> String {
+        guard (0..<1e18).contains(octets) else { return "-" }
         var value = octets
         for unit in ["B", "KiB", "MiB", "GiB"] {
             if value < 1_024 { return unit == "B" ? "\(Int(value))B" : "\(Double(Int(value * 10)) / 10)\(unit)" }

@@ -2,7 +2,8 @@
 
 internal import Control
 
-/// What the daemon's JSON looks like on a terminal. The fields are those of `ServerSnapshot` and `VerdictReport`.
+/// What the daemon's JSON looks like on a terminal. The fields are those of `ServerSnapshot`, and of the `Outcome` of
+/// `ServerDaemon` with its `VerdictReport`s.
 enum ServerView {
     /// 2 unless the daemon says `ok`.
     static func exitStatus(_ value: JSONValue) -> Int32 {
@@ -35,7 +36,7 @@ enum ServerView {
             "NAME": .left, "ID": .right, "CONTROL": .left, "SUITE": .left, "EPOCH": .right, "TRANSACTION": .right,
             "MEMBERS": .right, "CURRENT": .right, "REKEY-IN": .right, "KEK-IN": .right, "LAST": .left, "MISSING": .left,
         ])
-        for group in list(value, "groups") {
+        for group in value.elements {
             let members = group["members"].elements
             let current = members.filter { $0["isCurrent"].bool == true }
             let missing = members.filter { $0["isCurrent"].bool != true }.map { $0["client"].text }
@@ -53,7 +54,7 @@ enum ServerView {
             "NAME": .left, "ADDRESS": .left, "STATE": .left, "SUITE": .left, "NAT": .left, "RTT": .right,
             "REGISTERED": .right, "HEARD": .right, "GROUPS": .left,
         ])
-        for client in list(value, "clients") {
+        for client in value.elements {
             let roundTrip = client["roundTripMilliseconds"]
             table.add([
                 client["name"].text, client["address"].text, client["state"].text, client["suite"].text,
@@ -69,7 +70,7 @@ enum ServerView {
             "GROUP": .left, "SPI": .left, "STATE": .left, "SUITE": .left, "TRANSACTION": .right, "EXPIRES": .right,
             "FLOW": .left,
         ])
-        for sa in list(value, "sas") {
+        for sa in value.elements {
             table.add([
                 sa["group"].text, sa["spi"].text, sa["state"].text, sa["suite"].text, sa["transaction"].text,
                 span(sa["expiresInSeconds"]), sa["flow"].text,
@@ -80,50 +81,47 @@ enum ServerView {
 
     // MARK: Verdicts
 
-    /// What became of a rekey or a revocation: one group's verdict, or several under `verdicts`.
+    /// What became of a rekey or a revocation, group by group.
     static func verdict(_ value: JSONValue) -> String {
-        let several = value["verdicts"].elements
-        guard several.isEmpty else { return several.map(oneVerdict).joined() }
-        return oneVerdict(value)
+        var text = ""
+        if value["client"] != .null { text += TextTable.printable("client \(value["client"].text): revoked") + "\n" }
+        let reports = value["reports"].elements
+        for report in reports { text += oneVerdict(report) }
+        if reports.isEmpty {
+            for (group, transaction) in value["transactions"].members {
+                text += TextTable.printable("group \(group): started, transaction \(transaction.text)") + "\n"
+            }
+        }
+        return text
     }
 
-    /// 0 when confirmed, or when nobody waited for a verdict; else 2.
+    /// 2 when somebody is not confirmed; 0 when all are, or when nobody waited for a verdict.
     static func verdictStatus(_ value: JSONValue) -> Int32 {
-        let verdicts = ([value] + value["verdicts"].elements).compactMap { $0["verdict"].string }
-        return verdicts.allSatisfy { $0 == "confirmed" } ? ExitStatus.fine : ExitStatus.degraded
+        value["verdict"].string == "unconfirmed" ? ExitStatus.degraded : ExitStatus.fine
     }
 
-    private static func oneVerdict(_ value: JSONValue) -> String {
-        let group = value["group"] == .null ? "" : "group \(value["group"].text): "
-        guard let verdict = value["verdict"].string else {
-            let transaction = value["transaction"] == .null ? "" : ", transaction \(value["transaction"].text)"
-            return TextTable.printable("\(group)started\(transaction)") + "\n"
-        }
-        var facts: [String] = []
-        let confirmed = value["confirmed"].elements.count
-        let unconfirmed = value["unconfirmed"].elements
-        if value["confirmed"] != .null { facts.append("\(confirmed) of \(confirmed + unconfirmed.count) members") }
-        if value["seconds"] != .null { facts.append("in \(span(value["seconds"]))") }
-        if value["transaction"] != .null { facts.append("transaction \(value["transaction"].text)") }
-        if value["epoch"] != .null { facts.append("epoch \(value["epoch"].text)") }
-        if value["rounds"] != .null { facts.append("\(value["rounds"].text) rounds") }
-        let tail = facts.isEmpty ? "" : " (\(facts.joined(separator: ", ")))"
-        var text = TextTable.printable("\(group)\(verdict)\(tail)") + "\n"
+    private static func oneVerdict(_ report: JSONValue) -> String {
+        let confirmed = report["confirmed"].elements.count
+        let unconfirmed = report["unconfirmed"].elements
+        var text =
+            TextTable.printable(
+                """
+                group \(report["group"].text): \(report["verdict"].text) by \(confirmed) of \
+                \(confirmed + unconfirmed.count) members in \(span(report["seconds"])) \
+                (transaction \(report["transaction"].text), epoch \(report["epoch"].text), \
+                rounds \(report["rounds"].text), datagrams \(report["datagrams"].text), \
+                unicasts \(report["unicasts"].text))
+                """) + "\n"
         for member in unconfirmed {
-            let name = member.string ?? member["client"].text
-            let reason = member["reason"] == .null ? "" : ": \(member["reason"].text)"
-            text += TextTable.printable("unconfirmed \(name)\(reason)") + "\n"
+            text += TextTable.printable("  unconfirmed: \(member["client"].text) (\(member["reason"].text))") + "\n"
         }
-        for name in value["absent"].elements { text += TextTable.printable("absent \(name.text)") + "\n" }
+        for name in report["absent"].elements {
+            text += TextTable.printable("  absent: \(name.text) (gets the keys when it registers)") + "\n"
+        }
         return text
     }
 
     // MARK: Pieces
-
-    /// The list under `key`, or the value itself where it is the list.
-    private static func list(_ value: JSONValue, _ key: String) -> [JSONValue] {
-        if case .array(let values) = value { values } else { value[key].elements }
-    }
 
     private static func span(_ value: JSONValue) -> String {
         value.number.map { Readable.duration(seconds: $0) } ?? "-"

@@ -2,47 +2,56 @@
 
 internal import Control
 
-/// What the daemon's JSON looks like on a terminal. The fields are those of `MemberSnapshot`, with the data plane's
-/// counters beside them.
+/// What the daemon's JSON looks like on a terminal. The fields are those of `StatusAnswer` and `SAAnswer`.
 enum ClientView {
     /// 2 unless the client is registered.
     static func exitStatus(_ value: JSONValue) -> Int32 {
-        ["ok", "registered"].contains(value["state"].string) ? ExitStatus.fine : ExitStatus.degraded
+        value["state"].string == "ok" ? ExitStatus.fine : ExitStatus.degraded
     }
 
-    /// State, key server, groups.
+    /// State, key server, groups, data plane.
     static func status(_ value: JSONValue) -> String {
-        var text = line("state", value["state"].text)
-        text += line("name", value["name"].text)
-        let suite = value["suite"] == .null ? "" : ", \(value["suite"].text)"
-        let roundTrip = value["roundTripMilliseconds"]
-        text += line("gcks", value["gcks"].text + suite + (roundTrip == .null ? "" : ", rtt \(roundTrip.text)ms"))
-        text += line("registered", span(value["registeredSeconds"]))
-        for group in value["groups"].elements {
+        let member = value["member"]
+        let plane = value["dataPlane"]
+        var text = line("state", "\(value["state"].text), \(member["state"].text)")
+        text += line("name", member["name"].text)
+        let suite = member["suite"] == .null ? "" : ", \(member["suite"].text)"
+        let roundTrip = member["roundTripMilliseconds"]
+        text += line("gcks", member["gcks"].text + suite + (roundTrip == .null ? "" : ", rtt \(roundTrip.text)ms"))
+        text += line("registered", span(member["registeredSeconds"]))
+        for group in member["groups"].elements {
             let isCurrent = group["isCurrent"].bool == true ? "current" : "behind"
             text += line(
                 "group \(group["name"].text)",
                 "\(group["role"].text), \(isCurrent), epoch \(group["epoch"].text), "
                     + "transaction \(group["transaction"].text), KEK expires in \(span(group["kekExpiresInSeconds"]))")
         }
-        if value["lastFailure"] != .null { text += line("last failure", value["lastFailure"].text) }
-        for alarm in value["alarms"].elements { text += line("alarm", alarm.text) }
+        if member["lastFailure"] != .null { text += line("last failure", member["lastFailure"].text) }
+        text += line("guard", plane["isGuarded"] == .null ? "not looked for" : plane["isGuarded"].text)
+        text += line(
+            "packets",
+            "\(plane["packetsToSatellite"].text) to the satellite, \(plane["packetsFromSatellite"].text) from it")
+        let drops = plane["drops"].members.map { "\($0.key) \($0.value.text)" }
+        text += line("drops", drops.isEmpty ? "none" : drops.joined(separator: ", "))
+        for warning in plane["warnings"].elements { text += line("warning", warning.text) }
         return text
     }
 
     static func sas(_ value: JSONValue) -> String {
         var table = TextTable([
-            "GROUP": .left, "SPI": .left, "DIR": .left, "ACTIVE": .left, "SUITE": .left, "TRANSACTION": .right,
-            "EXPIRES": .right, "PACKETS": .right, "OCTETS": .right, "DROPS": .right, "FLOW": .left,
+            "GROUP": .left, "SPI": .left, "DIRECTION": .left, "ACTIVE": .left, "SUITE": .left, "EXPIRES": .right,
+            "PACKETS": .right, "OCTETS": .right, "DROPS": .right, "USED": .right, "FLOW": .left,
         ])
-        let list = if case .array(let values) = value { values } else { value["sas"].elements }
-        for sa in list {
-            let drops = sa["drops"].members.reduce(0.0) { $0 + ($1.value.number ?? 0) }
+        for sa in value.elements {
+            let drops = sa["drops"].members.reduce(Int64(0)) { sum, drop in
+                guard case .integer(let count) = drop.value else { return sum }
+                return sum &+ count
+            }
             table.add([
                 sa["group"].text, sa["spi"].text, sa["direction"].text, sa["isActive"].text, sa["suite"].text,
-                sa["transaction"].text, span(sa["expiresInSeconds"]), sa["packets"].text,
-                sa["octets"].number.map { Readable.size(octets: $0) } ?? "-",
-                sa["drops"] == .null ? "-" : String(Int(drops)), sa["flow"].text,
+                span(sa["expiresInSeconds"]), sa["packets"].text,
+                sa["octets"].number.map { Readable.size(octets: $0) } ?? "-", "\(drops)",
+                span(sa["lastUsedSeconds"]), sa["flow"].text,
             ])
         }
         return table.text

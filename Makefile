@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+# SatIPSec: `make help` lists what there is to do.
+
+SWIFT ?= swift
+PYTHON ?= python3
+# Where `swift build` puts the programs.
+BUILD = .build/debug
+
+.DEFAULT_GOAL := help
+.PHONY: setup build test demo lint clean help
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install the Debian packages that build, tests and demonstration need, and look for Swift
+	@scripts/setup.sh
+
+build: ## Build the programs: gcks, satipsec, satemu
+	$(SWIFT) build
+
+test: setup ## Build and run all tests; the last line counts them
+	@SWIFT="$(SWIFT)" scripts/test.sh
+
+demo: setup build ## A protected video stream over an emulated satellite, its keys changed while it plays
+	$(PYTHON) demo/demo.py $(BUILD)
+
+lint: ## Look for format errors (swift format -i mends them)
+	$(SWIFT) format lint --strict --recursive Sources Tests Package.swift
+
+clean: ## Remove what the build made
+	rm -rf .build demo-out
