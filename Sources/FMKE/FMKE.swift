@@ -336,10 +336,12 @@ public struct GroupReport: Sendable, Hashable {
     public var activeSPIs: [UInt32]
     /// "Send me my profile again."
     public var wantsProfile: Bool
+    /// "The group needs new data keys": a volume or the sequence numbers of this sender near their end.
+    public var wantsRekey: Bool
 
     public init(
         group: UInt32, epoch: UInt32, complete: UInt64, sequence: UInt64, missing: [Missing] = [],
-        activeSPIs: [UInt32] = [], wantsProfile: Bool = false
+        activeSPIs: [UInt32] = [], wantsProfile: Bool = false, wantsRekey: Bool = false
     ) {
         self.group = group
         self.epoch = epoch
@@ -348,6 +350,7 @@ public struct GroupReport: Sendable, Hashable {
         self.missing = missing
         self.activeSPIs = activeSPIs
         self.wantsProfile = wantsProfile
+        self.wantsRekey = wantsRekey
     }
 }
 

@@ -70,6 +70,7 @@ extension Status {
 
 extension GroupReport {
     private static let wantsProfileFlag: UInt16 = 0x0001
+    private static let wantsRekeyFlag: UInt16 = 0x0002
     private static let fixedSize = 28
 
     var encodedSize: Int { Self.fixedSize + 12 * missing.count + 4 * activeSPIs.count }
@@ -79,7 +80,7 @@ extension GroupReport {
         writer.u32(epoch)
         writer.u64(complete)
         writer.u64(sequence)
-        writer.u16(wantsProfile ? Self.wantsProfileFlag : 0)
+        writer.u16((wantsProfile ? Self.wantsProfileFlag : 0) | (wantsRekey ? Self.wantsRekeyFlag : 0))
         // `check` has bounded both.
         writer.u8(UInt8(missing.count))
         writer.u8(UInt8(activeSPIs.count))
@@ -98,8 +99,9 @@ extension GroupReport {
         complete = try reader.u64()
         sequence = try reader.u64()
         let flags = try reader.u16()
-        guard flags & ~Self.wantsProfileFlag == 0 else { throw .unsupported }
+        guard flags & ~(Self.wantsProfileFlag | Self.wantsRekeyFlag) == 0 else { throw .unsupported }
         wantsProfile = flags & Self.wantsProfileFlag != 0
+        wantsRekey = flags & Self.wantsRekeyFlag != 0
         let missingCount = try reader.u8()
         let spiCount = try reader.u8()
         missing = []

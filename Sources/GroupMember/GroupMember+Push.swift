@@ -157,15 +157,16 @@ extension GroupMember {
         if mustReport || !wanted.isEmpty { report(asking: wanted, now: now) }
     }
 
-    private func report(asking wanted: Set<UInt32>, now: Instant) {
+    func report(asking wanted: Set<UInt32>, now: Instant) {
         guard case .registered(let association) = connection else { return }
         reportCount += 1
         let reports = groups.values.sorted { $0.id < $1.id }.map { group in
             GroupReport(
                 group: group.id, epoch: group.channel.rekeySA.epoch, complete: group.receiver.complete,
                 sequence: group.window.highest, missing: group.receiver.missing, activeSPIs: group.activeSPIs,
-                wantsProfile: wanted.contains(group.id))
+                wantsProfile: wanted.contains(group.id), wantsRekey: group.worn != nil)
         }
+        for id in groups.keys { groups[id]?.worn = nil }
         do {
             let status = Status(report: reportCount, groups: reports)
             _ = try endpoint.send(.status, try status.payloads(), on: association, now: now)

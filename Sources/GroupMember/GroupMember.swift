@@ -151,6 +151,15 @@ public final class GroupMember {
         }
     }
 
+    /// The data plane has used most of an outbound SA's volume or sequence numbers: the GCKS is asked for new keys. To
+    /// be repeated as long as it is so.
+    public func wearsOut(_ key: SAKey, now: Instant) {
+        for (id, group) in groups where group.sas.contains(where: { $0.key == key && $0.isActive && $0.removeAt == nil }) {
+            groups[id]?.worn = key.spi
+            report(asking: [], now: now)
+        }
+    }
+
     /// Says goodbye to the GCKS and takes every SA out of the data plane.
     public func shutDown(now: Instant) {
         if case .registered(let id) = connection { endpoint.close(id, now: now) }

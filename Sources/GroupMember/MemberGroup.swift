@@ -53,6 +53,8 @@ struct MemberGroup {
     /// When to ask for the profile, after a sign that we missed something the control channel cannot repair.
     var askAt: Instant?
     var lastAskedAt: Instant?
+    /// The SA, by SPI, that the next report says to replace because it nears a limit.
+    var worn: UInt32?
 
     func channel(for spi: RekeySPI, now: Instant) -> MemberChannel? {
         if channel.rekeySA.spi == spi { return channel.expiresAt > now ? channel : nil }

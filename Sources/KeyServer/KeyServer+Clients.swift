@@ -219,12 +219,21 @@ extension KeyServer {
                     from: member.index, now: now)
             }
             if report.wantsProfile { needsProfile = true }
+            if report.wantsRekey, member.role.maySend { refresh(report.group, now: now) }
             // It lacks something of which no transaction is under way any more: repair it by itself.
             let isBehind = report.complete < group.transaction && group.open[group.transaction] == nil
             if isBehind, !report.missing.isEmpty { needsProfile = true }
         }
         let recently = clients[name]?.lastProfileAt.map { now - $0 < .seconds(1) } ?? false
         if needsProfile, !recently { sendProfile(to: name, now: now) }
+    }
+
+    /// New data keys because a sender nears a limit, unless they are on their way already.
+    private func refresh(_ group: UInt32, now: Instant) {
+        guard let state = groups[group], state.open.isEmpty,
+            state.data.allSatisfy({ now - $0.createdAt >= state.entry.rollover.activateAfter * 2 })
+        else { return }
+        _ = try? startTransaction(group: group, newKEK: false, reason: .volume, now: now)
     }
 
     private func confirm(client name: String, group: UInt32, transaction: UInt64, now: Instant) {

@@ -21,6 +21,7 @@ final class ClientDaemon {
     private let local: SocketAddress
     private let backend: any SABackend
     private var timer: LoopTimer?
+    private var wearTimer: LoopTimer?
     private var sockets: [UInt16: UDPSocket] = [:]
     private var control: ControlServer?
 
@@ -73,6 +74,7 @@ final class ClientDaemon {
                 loop.stop()
             }
         }
+        watchWear()
         logger.info(
             "satipsec.started",
             metadata: [
@@ -94,6 +96,24 @@ final class ClientDaemon {
             for datagram in datagrams { member.receive(datagram, now: loop.now) }
             pump()
         }
+    }
+
+    /// How much of an SA's volume or sequence numbers may be used before new keys are asked for, in percent.
+    private static let wearPercent: UInt64 = 80
+    private static let wearInterval: Duration = .seconds(5)
+
+    /// Looks from time to time whether an SA nears its limits, long before the data plane has to stop.
+    private func watchWear() {
+        wearTimer = loop.makeTimer { [unowned self] in
+            for status in backend.snapshot() where status.direction == .outbound && status.isActive {
+                let octets = status.octetLimit.map { status.counters.octets >= $0 / 100 * Self.wearPercent } ?? false
+                let sequence = UInt64(status.counters.sequence) >= UInt64(UInt32.max) / 100 * Self.wearPercent
+                if octets || sequence { member.wearsOut(status.key, now: loop.now) }
+            }
+            pump()
+            wearTimer?.set(loop.now + Self.wearInterval)
+        }
+        wearTimer?.set(loop.now + Self.wearInterval)
     }
 
     // MARK: The engine

@@ -162,6 +162,22 @@ import Testing
         #expect(site.inbound.count == 1 && hub.outbound.count == 1, "nothing piles up")
     }
 
+    @Test func aWornSABringsNewKeys() throws {
+        let world = try World()
+        try world.bringUp()
+        world.run(.seconds(10))
+        let hub = try world.client("hub")
+        let worn = try #require(hub.active)
+        for _ in 0..<3 {
+            hub.engine.wearsOut(worn, now: world.now)
+            world.drain("hub")
+            world.run(.milliseconds(300))
+        }
+        world.run(.seconds(10))
+        #expect(world.verdicts.map(\.reason) == [.volume], "asked three times, rekeyed once")
+        #expect(hub.active != worn && hub.active != nil)
+    }
+
     @Test func commitMovesSendersEarly() throws {
         var options = World.Options()
         options.adjust = {

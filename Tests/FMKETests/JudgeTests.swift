@@ -225,7 +225,7 @@ struct JudgeTests {
             fields[path + "epoch"] = String(group.epoch)
             fields[path + "complete"] = String(group.complete)
             fields[path + "sequence"] = String(group.sequence)
-            fields[path + "flags"] = group.wantsProfile ? "1" : "0"
+            fields[path + "flags"] = String((group.wantsProfile ? 1 : 0) + (group.wantsRekey ? 2 : 0))
             for (number, block) in group.missing.enumerated() {
                 fields["\(path)missing.\(number).transaction"] = String(block.transaction)
                 fields["\(path)missing.\(number).block"] = String(block.block)

@@ -127,7 +127,8 @@ struct Samples {
                             transaction: random.next(), block: UInt16(random.number(below: 4_096)),
                             needed: UInt8(number(1...255)))
                     },
-                    activeSPIs: (0..<random.number(below: 4)).map { _ in spi() }, wantsProfile: chance())
+                    activeSPIs: (0..<random.number(below: 4)).map { _ in spi() }, wantsProfile: chance(),
+                    wantsRekey: chance())
             })
     }
 

@@ -328,7 +328,7 @@ def do_status(request, fields):
             path = f"group.{index}."
             body.number(4, path + "id"), body.number(4, path + "epoch")
             body.number(8, path + "complete"), body.number(8, path + "sequence")
-            need(body.number(2, path + "flags") in (0, 1), "flags")
+            need(body.number(2, path + "flags") in (0, 1, 2, 3), "flags")
             missing, spis = body.number(1, path + "missing-count"), body.number(1, path + "spi-count")
             for block in range(missing):
                 body.number(8, f"{path}missing.{block}.transaction"), body.number(2, f"{path}missing.{block}.block")
