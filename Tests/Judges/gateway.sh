@@ -84,7 +84,7 @@ for gateway in gwA gwB; do
 done
 macB=$(within gwB cat /sys/class/net/sat0/address)
 
-# --- Starting and telling the probes ----------------------------------------------------------------------------------
+# --- Starting and telling the probes --------------------------------------------------------------------------------
 declare -A probe_pid
 start() { # GATEWAY ARGUMENT...
     local place=$1 sender=1
@@ -153,7 +153,11 @@ hush() {
 total() { sed -n "s/^$2 count=//p" "$1"; }
 equals() { [ "$1" = "$2" ]; }
 no_clear() { # TEXT FILE
-    if equals "$(total "$2" clear-total)/$(total "$2" marker)" 0/0; then ok "$1"; else fail "$1: $(grep clear "$2" | tr '\n' '|')"; fi
+    if equals "$(total "$2" clear-total)/$(total "$2" marker)" 0/0; then
+        ok "$1"
+    else
+        fail "$1: $(grep clear "$2" | tr '\n' '|')"
+    fi
 }
 # Everything that could leak, from both sides and from the gateways themselves.
 pour() {
@@ -167,7 +171,7 @@ pour() {
     wait $a $b
 }
 
-# --- 1. Without the guard -----------------------------------------------------------------------------------------------
+# --- 1. Without the guard -------------------------------------------------------------------------------------------
 within gwA "$probe" </dev/null >refused.log 2>&1
 check "without the guard the back end refuses to start, and says so" grep -q "^error: the fail-closed guard" refused.log
 sniff bare.log
@@ -186,13 +190,13 @@ for gateway in gwA gwB; do
 done
 ok "the guard's rules load, and load again"
 
-# --- 2. Guard, no daemon --------------------------------------------------------------------------------------------------
+# --- 2. Guard, no daemon --------------------------------------------------------------------------------------------
 sniff never.log
 pour
 unsniff
 no_clear "never started: nothing in clear" never.log
 
-# --- 3. What is wrong is said ---------------------------------------------------------------------------------------------
+# --- 3. What is wrong is said ---------------------------------------------------------------------------------------
 within gwA sysctl -qw net.ipv4.conf.all.rp_filter=1
 within gwA "$probe" </dev/null >refused.log 2>&1
 check "a reverse path filter that would drop everything is named" grep -q "rp_filter is 1" refused.log
@@ -206,14 +210,14 @@ status gwA
 is "the tunnel's MTU leaves room for every suite" gwA.answer mtu 1438
 is "the guard is reported" gwA.answer guarded yes
 
-# --- 4. Before the first SA -----------------------------------------------------------------------------------------------
+# --- 4. Before the first SA -----------------------------------------------------------------------------------------
 sniff before.log
 pour
 unsniff
 no_clear "running without SAs: nothing in clear" before.log
 check "running without SAs: no ESP either" bash -c '! grep -q ^esp before.log'
 
-# --- 5. One way -------------------------------------------------------------------------------------------------------------
+# --- 5. One way -----------------------------------------------------------------------------------------------------
 tell gwB "inbound $(sa 101 $one_way aes256-gcm)"
 tell gwA "outbound $(sa 101 $one_way aes256-gcm)"
 sniff idle.log
@@ -237,9 +241,10 @@ is "one way: each router takes one from the TTL" rcv.log ttl 6
 no_clear "one way: nothing in clear" oneway.log
 check "one way: outer source and destination are gateway and group" \
     equals "$(total oneway.log "esp 10.0.0.1>$one_way spi=101")" 200
-check "one way: the DSCP shows outside, the congestion mark does not" equals "$(grep ^tos oneway.log)" "tos 136 count=200"
+check "one way: the DSCP shows outside, the congestion mark does not" \
+    equals "$(grep ^tos oneway.log)" "tos 136 count=200"
 
-# --- 6. Both ways ---------------------------------------------------------------------------------------------------------
+# --- 6. Both ways ---------------------------------------------------------------------------------------------------
 for gateway in gwA gwB; do
     tell $gateway "inbound $(sa 201 $two_way aes256-sha256)"
     tell $gateway "outbound $(sa 201 $two_way aes256-sha256)"
@@ -264,7 +269,7 @@ no_clear "both ways: nothing in clear" both.log
 check "both ways: no packet goes round" \
     equals "$(total both.log "esp 10.0.0.1>$two_way spi=201")/$(total both.log "esp 10.0.0.2>$two_way spi=201")" 100/100
 
-# --- 7. Roll-over: make before break ----------------------------------------------------------------------------------------
+# --- 7. Roll-over: make before break --------------------------------------------------------------------------------
 sniff roll.log
 hear rcv.log rcv --groups $one_way --interface eth0 --count 2000
 tool srv send --to $one_way --interface eth0 --count 2000 --interval 1 >/dev/null &
@@ -288,7 +293,7 @@ is "three roll-overs keep the order" rcv.log ordered yes
 check "all four SAs carried packets" equals "$(grep -c "^esp 10.0.0.1>$one_way spi=10[1234] " roll.log)" 4
 no_clear "three roll-overs: nothing in clear" roll.log
 
-# --- 8. What the outsider sends -----------------------------------------------------------------------------------------------
+# --- 8. What the outsider sends -------------------------------------------------------------------------------------
 # An application on the gateway listens as badly as it can: on all interfaces, while the daemon has joined the group.
 hear app.log gwB --groups $one_way --interface tun0 --count 1000
 hear rcv.log rcv --groups $one_way $two_way --interface eth0 --count 1000
@@ -316,7 +321,7 @@ is "replayed ESP is delivered once" rcv.log count 5
 status gwB
 is "replayed ESP is counted" gwB.answer drop-replay 15
 
-# --- 9. Packets larger than the tunnel -------------------------------------------------------------------------------------------
+# --- 9. Packets larger than the tunnel ------------------------------------------------------------------------------
 hear rcv.log rcv --groups $one_way --interface eth0 --count 10
 tool srv send --to $one_way --interface eth0 --count 10 --size 1472 --df >/dev/null
 heard rcv.log
@@ -328,7 +333,7 @@ sleep 0.1
 status gwA
 is "without the rule the kernel drops them and the status says so" gwA.answer fragmentation-failures 10
 
-# --- 10. Unicast ---------------------------------------------------------------------------------------------------------------
+# --- 10. Unicast ----------------------------------------------------------------------------------------------------
 tell gwA "outbound 301 10.0.0.2 aes128-sha1 192.168.1.0/24 192.168.2.0/24"
 tell gwB "inbound 301 10.0.0.2 aes128-sha1 192.168.1.0/24 192.168.2.0/24"
 tell gwA "activate 301 10.0.0.2"
@@ -340,7 +345,7 @@ unsniff
 is "a unicast SA carries its network" rcv.log count 20
 no_clear "unicast: nothing in clear" unicast.log
 
-# --- 11. Many groups ------------------------------------------------------------------------------------------------------------
+# --- 11. Many groups ------------------------------------------------------------------------------------------------
 for last in $(seq 30); do tell gwB "inbound $(sa $((400 + last)) 239.2.0.$last aes128-gcm)"; done
 check "30 groups are joined, more than one socket takes" \
     equals "$(within gwB ip maddr show dev sat0 | grep -c 239.2.0)" 30
@@ -348,7 +353,7 @@ tell gwB "remove-inbound 401 239.2.0.1"
 check "a group is left with its last SA" equals "$(within gwB ip maddr show dev sat0 | grep -c 239.2.0)" 29
 check "the satellite interface is no multicast router's" bash -c '! ip netns exec gwB grep -q sat0 /proc/net/ip_mr_vif'
 
-# --- 12. All gone -----------------------------------------------------------------------------------------------------------------
+# --- 12. All gone ---------------------------------------------------------------------------------------------------
 tell gwA remove-all
 sniff removed.log
 pour
