@@ -48,7 +48,7 @@ public enum FailClosedGuard {
             }
 
             """
-        if let terrestrialInterface {
+        if let terrestrialInterface = terrestrialInterface.map(quotable) {
             text += """
 
                 # Multicasts from the LAN may be fragmented before the tunnel.
@@ -57,7 +57,7 @@ public enum FailClosedGuard {
                 table ip \(table) {
                   chain prerouting {
                     type filter hook prerouting priority -300; policy accept;
-                    iifname "\(quotable(terrestrialInterface))" ip daddr 224.0.0.0/4 ip frag-off set ip frag-off & 0xbfff
+                    iifname "\(terrestrialInterface)" ip daddr 224.0.0.0/4 ip frag-off set ip frag-off & 0xbfff
                   }
                 }
 

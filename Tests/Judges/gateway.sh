@@ -84,7 +84,7 @@ for gateway in gwA gwB; do
 done
 macB=$(within gwB cat /sys/class/net/sat0/address)
 
-# --- Starting and telling the probes ----------------------------------------------------------------------------------
+# --- Starting and telling the probes --------------------------------------------------------------------------------
 declare -A probe_pid
 start() { # GATEWAY ARGUMENT...
     local place=$1 sender=1
@@ -109,6 +109,15 @@ tell() { # GATEWAY LINE
     case $(cat "$1.answer") in ok | mtu=*) ;; *) fail "$1: '$2' was answered '$(cat "$1.answer")'" ;; esac
 }
 status() { tell "$1" status; }
+# GATEWAY SPI COUNT: waits until the SA has sent that many packets.
+sent() {
+    for _ in $(seq 100); do
+        status "$1"
+        [ "$(field "$1.answer" "outbound-$2")" -ge "$3" ] && return
+        sleep 0.02
+    done
+    fail "$1 never sent $3 packets with SA $2"
+}
 end() { # GATEWAY: waits for the probe's end
     wait "${probe_pid[$1]}" 2>/dev/null
     if [ "$1" = gwA ]; then exec 5>&-; else exec 6>&-; fi
@@ -124,11 +133,31 @@ sniff() {
     await "$1" '^ready'
 }
 unsniff() { sleep 0.15; kill -TERM $sniffer; wait $sniffer; }
+# A receiver in the background, for as long as it takes: it ends when it has its count, or is told to.
+declare -A receivers
+hear() { # FILE NAMESPACE ARGUMENT...
+    local file=$1 place=$2
+    shift 2
+    ip netns exec "$place" $python "$here/gateway_tools.py" receive "$@" >"$file" &
+    receivers[$file]=$!
+    await "$file" '^ready'
+}
+heard() { wait "${receivers[$1]}"; } # FILE: waits until it has its count
+# FILE...: when what must not arrive has had time to arrive.
+hush() {
+    local file
+    sleep 0.25
+    for file in "$@"; do kill -TERM "${receivers[$file]}"; wait "${receivers[$file]}"; done
+}
 # total FILE NAME: the count of the line NAME
 total() { sed -n "s/^$2 count=//p" "$1"; }
 equals() { [ "$1" = "$2" ]; }
 no_clear() { # TEXT FILE
-    if equals "$(total "$2" clear-total)/$(total "$2" marker)" 0/0; then ok "$1"; else fail "$1: $(grep clear "$2" | tr '\n' '|')"; fi
+    if equals "$(total "$2" clear-total)/$(total "$2" marker)" 0/0; then
+        ok "$1"
+    else
+        fail "$1: $(grep clear "$2" | tr '\n' '|')"
+    fi
 }
 # Everything that could leak, from both sides and from the gateways themselves.
 pour() {
@@ -142,18 +171,16 @@ pour() {
     wait $a $b
 }
 
-# --- 1. Without the guard -----------------------------------------------------------------------------------------------
+# --- 1. Without the guard -------------------------------------------------------------------------------------------
 within gwA "$probe" </dev/null >refused.log 2>&1
 check "without the guard the back end refuses to start, and says so" grep -q "^error: the fail-closed guard" refused.log
 sniff bare.log
 pour
 unsniff
 check "the sniffer does see clear packets when nothing keeps them in" [ "$(total bare.log clear-total)" -gt 0 ]
-tool rcv receive --interface eth0 --seconds 0.5 --count 5 >rcv.log &
-receiver=$!
-await rcv.log '^ready'
+hear rcv.log rcv --interface eth0 --count 5
 tool out forge clear --interface sat0 --source 10.0.0.9 --to 192.168.2.10 --mac "$macB" >/dev/null
-wait $receiver
+heard rcv.log
 is "and the outsider's packets do reach the receiver" rcv.log count 5
 
 for gateway in gwA gwB; do
@@ -163,13 +190,13 @@ for gateway in gwA gwB; do
 done
 ok "the guard's rules load, and load again"
 
-# --- 2. Guard, no daemon --------------------------------------------------------------------------------------------------
+# --- 2. Guard, no daemon --------------------------------------------------------------------------------------------
 sniff never.log
 pour
 unsniff
 no_clear "never started: nothing in clear" never.log
 
-# --- 3. What is wrong is said ---------------------------------------------------------------------------------------------
+# --- 3. What is wrong is said ---------------------------------------------------------------------------------------
 within gwA sysctl -qw net.ipv4.conf.all.rp_filter=1
 within gwA "$probe" </dev/null >refused.log 2>&1
 check "a reverse path filter that would drop everything is named" grep -q "rp_filter is 1" refused.log
@@ -183,33 +210,29 @@ status gwA
 is "the tunnel's MTU leaves room for every suite" gwA.answer mtu 1438
 is "the guard is reported" gwA.answer guarded yes
 
-# --- 4. Before the first SA -----------------------------------------------------------------------------------------------
+# --- 4. Before the first SA -----------------------------------------------------------------------------------------
 sniff before.log
 pour
 unsniff
 no_clear "running without SAs: nothing in clear" before.log
 check "running without SAs: no ESP either" bash -c '! grep -q ^esp before.log'
 
-# --- 5. One way -------------------------------------------------------------------------------------------------------------
+# --- 5. One way -----------------------------------------------------------------------------------------------------
 tell gwB "inbound $(sa 101 $one_way aes256-gcm)"
 tell gwA "outbound $(sa 101 $one_way aes256-gcm)"
 sniff idle.log
-tool rcv receive --groups $one_way --interface eth0 --seconds 0.6 >rcv.log &
-receiver=$!
-await rcv.log '^ready'
+hear rcv.log rcv --groups $one_way --interface eth0
 pour
-wait $receiver
+hush rcv.log
 unsniff
 is "an SA that is not active sends nothing" rcv.log count 0
 no_clear "an SA that is not active: nothing in clear" idle.log
 
 tell gwA "activate 101 $one_way"
 sniff oneway.log
-tool rcv receive --groups $one_way --interface eth0 --count 200 >rcv.log &
-receiver=$!
-await rcv.log '^ready'
+hear rcv.log rcv --groups $one_way --interface eth0 --count 200
 tool srv send --to $one_way --interface eth0 --count 200 --interval 1 --tos 137 >/dev/null
-wait $receiver
+heard rcv.log
 unsniff
 is "one way: every packet arrives" rcv.log count 200
 is "one way: in order" rcv.log ordered yes
@@ -218,24 +241,24 @@ is "one way: each router takes one from the TTL" rcv.log ttl 6
 no_clear "one way: nothing in clear" oneway.log
 check "one way: outer source and destination are gateway and group" \
     equals "$(total oneway.log "esp 10.0.0.1>$one_way spi=101")" 200
-check "one way: the DSCP shows outside, the congestion mark does not" equals "$(grep ^tos oneway.log)" "tos 136 count=200"
+check "one way: the DSCP shows outside, the congestion mark does not" \
+    equals "$(grep ^tos oneway.log)" "tos 136 count=200"
 
-# --- 6. Both ways ---------------------------------------------------------------------------------------------------------
+# --- 6. Both ways ---------------------------------------------------------------------------------------------------
 for gateway in gwA gwB; do
     tell $gateway "inbound $(sa 201 $two_way aes256-sha256)"
     tell $gateway "outbound $(sa 201 $two_way aes256-sha256)"
     tell $gateway "activate 201 $two_way"
 done
 sniff both.log
-tool rcv receive --groups $two_way --interface eth0 --count 100 >rcv.log &
-first=$!
-tool srv receive --groups $two_way --interface eth0 --count 100 >srv.log &
-second=$!
-await rcv.log '^ready' && await srv.log '^ready'
+hear rcv.log rcv --groups $two_way --interface eth0 --count 100
+hear srv.log srv --groups $two_way --interface eth0 --count 100
 tool srv send --to $two_way --interface eth0 --count 100 >/dev/null &
 sender=$!
 tool rcv send --to $two_way --interface eth0 --count 100 >/dev/null
-wait $sender $first $second
+wait $sender
+heard rcv.log
+heard srv.log
 unsniff
 is "both ways: A to B" rcv.log count 100
 is "both ways: A to B, from srv only" rcv.log sources 192.168.1.10
@@ -246,13 +269,12 @@ no_clear "both ways: nothing in clear" both.log
 check "both ways: no packet goes round" \
     equals "$(total both.log "esp 10.0.0.1>$two_way spi=201")/$(total both.log "esp 10.0.0.2>$two_way spi=201")" 100/100
 
-# --- 7. Roll-over: make before break ----------------------------------------------------------------------------------------
+# --- 7. Roll-over: make before break --------------------------------------------------------------------------------
 sniff roll.log
-tool rcv receive --groups $one_way --interface eth0 --count 1000 --seconds 6 >rcv.log &
-receiver=$!
-await rcv.log '^ready'
-tool srv send --to $one_way --interface eth0 --count 1000 --interval 1 >/dev/null &
+hear rcv.log rcv --groups $one_way --interface eth0 --count 2000
+tool srv send --to $one_way --interface eth0 --count 2000 --interval 1 >/dev/null &
 sender=$!
+sent gwA 101 300
 for spi in 102 103 104; do
     sleep 0.1
     tell gwB "inbound $(sa $spi $one_way aes256-gcm)"
@@ -262,27 +284,25 @@ for spi in 102 103 104; do
     sleep 0.1
     tell gwB "remove-inbound $((spi - 1)) $one_way"
 done
-wait $sender $receiver
+wait $sender
+heard rcv.log
 unsniff
-is "three roll-overs lose nothing" rcv.log count 1000
-is "three roll-overs double nothing" rcv.log distinct 1000
+is "three roll-overs lose nothing" rcv.log count 2000
+is "three roll-overs double nothing" rcv.log distinct 2000
 is "three roll-overs keep the order" rcv.log ordered yes
 check "all four SAs carried packets" equals "$(grep -c "^esp 10.0.0.1>$one_way spi=10[1234] " roll.log)" 4
 no_clear "three roll-overs: nothing in clear" roll.log
 
-# --- 8. What the outsider sends -----------------------------------------------------------------------------------------------
+# --- 8. What the outsider sends -------------------------------------------------------------------------------------
 # An application on the gateway listens as badly as it can: on all interfaces, while the daemon has joined the group.
-tool gwB receive --groups $one_way --interface tun0 --seconds 1.5 --count 1000 >app.log &
-app=$!
-tool rcv receive --groups $one_way $two_way --interface eth0 --seconds 1.5 --count 1000 >rcv.log &
-receiver=$!
-await rcv.log '^ready' && await app.log '^ready'
+hear app.log gwB --groups $one_way --interface tun0 --count 1000
+hear rcv.log rcv --groups $one_way $two_way --interface eth0 --count 1000
 tool out forge clear --interface sat0 --source 192.168.1.10 --to $one_way >/dev/null
 tool out forge clear --interface sat0 --source 10.0.0.1 --to $one_way >/dev/null
 tool out forge clear --interface sat0 --source 192.168.1.10 --to 192.168.2.10 --mac "$macB" >/dev/null
 tool out forge esp --interface sat0 --source 10.0.0.1 --to $one_way --spi 104 >/dev/null
 tool out forge esp --interface sat0 --source 10.0.0.1 --to $one_way --spi 999 >/dev/null
-wait $receiver $app
+hush rcv.log app.log
 is "forged packets in clear and forged ESP do not reach the receiver" rcv.log count 0
 is "nor an application on the gateway" app.log count 0
 status gwB
@@ -291,22 +311,20 @@ is "ESP of an unknown SA is counted" gwB.answer drop-unknownSPI 5
 
 tool out forge replay --interface sat0 --source 10.0.0.1 --count 3 >forge.log &
 forger=$!
-tool rcv receive --groups $one_way --interface eth0 --seconds 1.5 --count 1000 >rcv.log &
-receiver=$!
-await forge.log '^ready' && await rcv.log '^ready'
+hear rcv.log rcv --groups $one_way --interface eth0 --count 1000
+await forge.log '^ready'
 tool srv send --to $one_way --interface eth0 --count 5 >/dev/null
-wait $forger $receiver
+wait $forger
+hush rcv.log
 is "the outsider replayed" forge.log forged 15
 is "replayed ESP is delivered once" rcv.log count 5
 status gwB
 is "replayed ESP is counted" gwB.answer drop-replay 15
 
-# --- 9. Packets larger than the tunnel -------------------------------------------------------------------------------------------
-tool rcv receive --groups $one_way --interface eth0 --count 10 --seconds 1 >rcv.log &
-receiver=$!
-await rcv.log '^ready'
+# --- 9. Packets larger than the tunnel ------------------------------------------------------------------------------
+hear rcv.log rcv --groups $one_way --interface eth0 --count 10
 tool srv send --to $one_way --interface eth0 --count 10 --size 1472 --df >/dev/null
-wait $receiver
+heard rcv.log
 is "large multicasts with DF pass with the guard's rule for the LAN" rcv.log count 10
 is "large multicasts arrive whole" rcv.log size 1472
 within gwA nft delete table ip satipsec_guard
@@ -315,21 +333,19 @@ sleep 0.1
 status gwA
 is "without the rule the kernel drops them and the status says so" gwA.answer fragmentation-failures 10
 
-# --- 10. Unicast ---------------------------------------------------------------------------------------------------------------
+# --- 10. Unicast ----------------------------------------------------------------------------------------------------
 tell gwA "outbound 301 10.0.0.2 aes128-sha1 192.168.1.0/24 192.168.2.0/24"
 tell gwB "inbound 301 10.0.0.2 aes128-sha1 192.168.1.0/24 192.168.2.0/24"
 tell gwA "activate 301 10.0.0.2"
 sniff unicast.log
-tool rcv receive --interface eth0 --count 20 --seconds 1 >rcv.log &
-receiver=$!
-await rcv.log '^ready'
+hear rcv.log rcv --interface eth0 --count 20
 tool srv send --to 192.168.2.10 --count 20 >/dev/null
-wait $receiver
+heard rcv.log
 unsniff
 is "a unicast SA carries its network" rcv.log count 20
 no_clear "unicast: nothing in clear" unicast.log
 
-# --- 11. Many groups ------------------------------------------------------------------------------------------------------------
+# --- 11. Many groups ------------------------------------------------------------------------------------------------
 for last in $(seq 30); do tell gwB "inbound $(sa $((400 + last)) 239.2.0.$last aes128-gcm)"; done
 check "30 groups are joined, more than one socket takes" \
     equals "$(within gwB ip maddr show dev sat0 | grep -c 239.2.0)" 30
@@ -337,7 +353,7 @@ tell gwB "remove-inbound 401 239.2.0.1"
 check "a group is left with its last SA" equals "$(within gwB ip maddr show dev sat0 | grep -c 239.2.0)" 29
 check "the satellite interface is no multicast router's" bash -c '! ip netns exec gwB grep -q sat0 /proc/net/ip_mr_vif'
 
-# --- 12. All gone -----------------------------------------------------------------------------------------------------------------
+# --- 12. All gone ---------------------------------------------------------------------------------------------------
 tell gwA remove-all
 sniff removed.log
 pour
@@ -351,7 +367,7 @@ tell gwB "inbound $(sa 105 $one_way aes256-gcm)"
 sniff killed.log
 tool srv send --to $one_way --interface eth0 --count 600 --interval 1 >/dev/null &
 sender=$!
-sleep 0.2
+sent gwA 105 50
 kill -9 "${probe_pid[gwA]}"
 end gwA
 pour

@@ -55,7 +55,9 @@ def send(options):
 
 
 def receive(options):
-    """Counts numbered datagrams until `count` came or time is up."""
+    """Counts numbered datagrams until `count` came, time is up, or it is told to end."""
+    running = [True]
+    signal.signal(signal.SIGTERM, lambda *_: running.clear())
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.setsockopt(socket.IPPROTO_IP, IP_RECVTTL, 1)
@@ -67,8 +69,10 @@ def receive(options):
     numbers, sources, ttls, sizes = [], set(), set(), set()
     end = time.monotonic() + options.seconds
     while len(numbers) < options.count and time.monotonic() < end:
-        if not select.select([sock], [], [], max(0, end - time.monotonic()))[0]:
-            break
+        if not select.select([sock], [], [], 0.05)[0]:
+            if not running:
+                break
+            continue
         data, ancillary, _, source = sock.recvmsg(70000, 256)
         if not data.startswith(MARKER):
             continue
@@ -202,7 +206,7 @@ def main():
     command.add_argument("--interface", required=True)
     command.add_argument("--port", type=int, default=5000)
     command.add_argument("--count", type=int, default=20)
-    command.add_argument("--seconds", type=float, default=3)
+    command.add_argument("--seconds", type=float, default=8)
 
     command = commands.add_parser("sniff")
     command.set_defaults(run=sniff)
@@ -219,7 +223,7 @@ def main():
     command.add_argument("--port", type=int, default=5000)
     command.add_argument("--spi", type=int, default=0)
     command.add_argument("--count", type=int, default=5)
-    command.add_argument("--seconds", type=float, default=3)
+    command.add_argument("--seconds", type=float, default=8)
 
     options = parser.parse_args()
     options.run(options)
