@@ -92,8 +92,9 @@ extension Phase1Endpoint {
     /// An authentic message that is no repetition has come in.
     func heard(_ received: Received, _ association: Association, now: Instant) {
         association.lastHeard = now
-        if association.probe != nil {
-            association.probe = nil
+        if association.isProbing {
+            association.probe?.isAnswered = true
+            emit(.alive(association.info))
             timers[.deadPeer(association.info.id)] = configuration.deadPeerInterval.map { now + $0 }
         }
         let old = association.info.remote

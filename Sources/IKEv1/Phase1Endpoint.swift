@@ -71,7 +71,7 @@ public final class Phase1Endpoint {
     /// Asks the peer now whether it lives (RFC 3706); the answer comes as `.alive`, silence as `.ended(.deadPeer)`.
     public func probe(_ id: AssociationID, now: Instant) {
         isDrained = false
-        guard let association = established[id], association.features.hasDeadPeerDetection, association.probe == nil
+        guard let association = established[id], association.features.hasDeadPeerDetection, !association.isProbing
         else { return }
         ask(association, now: now)
     }
