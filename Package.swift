@@ -113,6 +113,11 @@ let package = Package(
         .executableTarget(
             name: "dataplane-probe", dependencies: ["DataPlane", "ESP", "EventLoop", "Cryptography", "Basics"],
             path: "Tests/DataPlaneProbe", swiftSettings: common),
+        // Foreign programs judge us; the probe puts one endpoint on real sockets for them.
+        .executableTarget(
+            name: "phase1-probe", dependencies: ["IKEv1", "ISAKMP", "Cryptography", "Basics"],
+            path: "Tests/Phase1Probe", swiftSettings: common),
+        .testTarget(name: "JudgeTests", dependencies: ["phase1-probe"], swiftSettings: common),
     ],
     swiftLanguageModes: [.v6]
 )

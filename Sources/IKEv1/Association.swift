@@ -39,6 +39,8 @@ final class Association {
         var lastSequence: UInt32
         let sentAt: Instant
         var backoff: Backoff
+        /// The peer has been heard of since, by an answer or by anything else.
+        var isAnswered = false
     }
 
     enum Incoming {
@@ -61,6 +63,7 @@ final class Association {
     var pending: [UInt32: PendingRequest] = [:]
     var lastHeard: Instant
     var probe: Probe?
+    var isProbing: Bool { probe.map { !$0.isAnswered } ?? false }
     /// Of the newest question whether the peer lives, ours and theirs.
     var sequence: UInt32
     var peerSequence: UInt32?

@@ -172,7 +172,8 @@ struct MainModeInitiator {
         guard constantTimeEqual(proof.hash, sent.keys.responderProof(proof.identity)) else {
             throw .doubt(.notAuthentic, .authenticationFailed)
         }
-        let identity = try proof.identity(for: setup.credential)
+        // Whether it is the identity we expect is for the endpoint to see, which can tell the peer under the new keys.
+        guard let identity = try? Identity(body: proof.identity) else { throw .fail(.peerMisbehaved) }
         let choice = sent.sentKeys.choice
         return .established(
             MainModeResult(

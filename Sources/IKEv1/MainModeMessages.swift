@@ -89,9 +89,13 @@ struct ProofMessage {
     /// The identity behind a hash that is right, when it is the one the credential expects.
     func identity(for credential: PeerCredential) throws(Refusal) -> Identity {
         guard let read = try? Identity(body: identity) else { throw .fail(.peerMisbehaved) }
-        if let expected = credential.expectedIdentity, expected != read { throw .fail(.wrongIdentity) }
+        guard credential.accepts(read) else { throw .fail(.wrongIdentity) }
         return read
     }
+}
+
+extension PeerCredential {
+    func accepts(_ identity: Identity) -> Bool { expectedIdentity.map { $0 == identity } ?? true }
 }
 
 /// What Main Mode leaves behind: an ISAKMP SA.

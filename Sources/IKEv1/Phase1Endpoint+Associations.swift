@@ -23,12 +23,8 @@ extension Phase1Endpoint {
         _ result: MainModeResult, _ peer: Peer, proof: (digest: [UInt8], answer: [UInt8])?, roundTrip: Duration?,
         now: Instant
     ) {
-        let info = AssociationInfo(
-            id: result.keys.id, peerName: peer.credential.name, peerIdentity: result.peerIdentity,
-            isInitiator: proof == nil, local: peer.local, remote: peer.remote, suite: result.suite, establishedAt: now,
-            expiresAt: now + result.lifetime, roundTrip: roundTrip, isBehindNAT: result.nat.isOnPath,
-            isInitialContact: result.isInitialContact)
-        let association = Association(info, result, proof: proof, limits: limits, random: random)
+        let association = association(result, peer, proof: proof, roundTrip: roundTrip, now: now)
+        let info = association.info
         established[info.id] = association
         let key = PeerKey(name: info.peerName, identity: info.peerIdentity)
         byPeer[key, default: []].append(info.id)
@@ -39,6 +35,23 @@ extension Phase1Endpoint {
             sendDelete(oldest)
             end(oldest, .replaced)
         }
+    }
+
+    /// Tells a peer that took the SA into use that we do not.
+    func refuse(_ result: MainModeResult, _ peer: Peer, now: Instant) {
+        sendDelete(association(result, peer, proof: nil, roundTrip: nil, now: now))
+    }
+
+    private func association(
+        _ result: MainModeResult, _ peer: Peer, proof: (digest: [UInt8], answer: [UInt8])?, roundTrip: Duration?,
+        now: Instant
+    ) -> Association {
+        let info = AssociationInfo(
+            id: result.keys.id, peerName: peer.credential.name, peerIdentity: result.peerIdentity,
+            isInitiator: proof == nil, local: peer.local, remote: peer.remote, suite: result.suite, establishedAt: now,
+            expiresAt: now + result.lifetime, roundTrip: roundTrip, isBehindNAT: result.nat.isOnPath,
+            isInitialContact: result.isInitialContact)
+        return Association(info, result, proof: proof, limits: limits, random: random)
     }
 
     private func setTimers(_ association: Association, lifetime: Duration, now: Instant) {
@@ -92,8 +105,9 @@ extension Phase1Endpoint {
     /// An authentic message that is no repetition has come in.
     func heard(_ received: Received, _ association: Association, now: Instant) {
         association.lastHeard = now
-        if association.probe != nil {
-            association.probe = nil
+        if association.isProbing {
+            association.probe?.isAnswered = true
+            emit(.alive(association.info))
             timers[.deadPeer(association.info.id)] = configuration.deadPeerInterval.map { now + $0 }
         }
         let old = association.info.remote

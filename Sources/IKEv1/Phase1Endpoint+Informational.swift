@@ -64,9 +64,10 @@ extension Phase1Endpoint {
             guard let probe = association.probe, (probe.firstSequence...probe.lastSequence).contains(sequence) else {
                 throw .drop(.duplicate)
             }
+            // Late, when the peer has been heard of otherwise in the meantime: no news.
+            guard association.isProbing else { return }
             if probe.backoff.transmissions == 1 { association.measured(now - probe.sentAt) }
             heard(received, association, now: now)
-            emit(.alive(association.info))
         case .initialContact: endOlder(than: association)
         default: break
         }
@@ -86,14 +87,12 @@ extension Phase1Endpoint {
     /// as a request may have transmissions the end.
     func askWhetherAlive(_ association: Association, now: Instant) {
         let id = association.info.id
-        if association.probe == nil, let interval = configuration.deadPeerInterval,
-            now - association.lastHeard < interval
-        {
+        if association.isProbing {
+            let transmissions = association.probe?.backoff.transmissions ?? 0
+            guard transmissions < limits.requestTransmissions else { return end(association, .deadPeer) }
+        } else if let interval = configuration.deadPeerInterval, now - association.lastHeard < interval {
             timers[.deadPeer(id)] = association.lastHeard + interval
             return
-        }
-        if let probe = association.probe, probe.backoff.transmissions >= limits.requestTransmissions {
-            return end(association, .deadPeer)
         }
         ask(association, now: now)
     }
@@ -102,13 +101,13 @@ extension Phase1Endpoint {
     func ask(_ association: Association, now: Instant) {
         let id = association.info.id
         association.sequence &+= 1
-        if association.probe == nil {
+        if association.isProbing {
+            association.probe?.lastSequence = association.sequence
+            association.probe?.backoff.transmitted()
+        } else {
             association.probe = Association.Probe(
                 firstSequence: association.sequence, lastSequence: association.sequence, sentAt: now,
                 backoff: Backoff(first: association.requestTimeout(configuration)))
-        } else {
-            association.probe?.lastSequence = association.sequence
-            association.probe?.backoff.transmitted()
         }
         inform(association, [livenessNotification(.areYouThere, association.sequence, association)])
         if let probe = association.probe { timers[.deadPeer(id)] = now + probe.backoff.timeout }

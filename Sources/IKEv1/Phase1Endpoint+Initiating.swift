@@ -104,11 +104,14 @@ extension Phase1Endpoint {
         case .transmit(let octets): advance(attempt, octets, isFloated: false, now: now)
         case .float(let octets): advance(attempt, octets, isFloated: true, now: now)
         case .established(let result):
-            remove(attempt)
             // The ports of message 6 are those on which message 5 arrived, so both sides agree on them.
-            establish(
-                result, Peer(credential: attempt.credential, local: received.local, remote: received.remote),
-                proof: nil, roundTrip: attempt.roundTrip, now: now)
+            let peer = Peer(credential: attempt.credential, local: received.local, remote: received.remote)
+            guard attempt.credential.accepts(result.peerIdentity) else {
+                refuse(result, peer, now: now)
+                return fail(attempt, .wrongIdentity)
+            }
+            remove(attempt)
+            establish(result, peer, proof: nil, roundTrip: attempt.roundTrip, now: now)
             takeEarly(attempt.early, now: now)
         }
     }
@@ -171,7 +174,7 @@ extension Phase1Endpoint {
             do throws(Refusal) {
                 try takeExchange(received, now: now)
             } catch {
-                emit(.dropped(.notAuthentic, from: received.remote))
+                drop(received.remote, error)
             }
         }
     }

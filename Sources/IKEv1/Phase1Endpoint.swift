@@ -50,10 +50,7 @@ public final class Phase1Endpoint {
         do throws(Refusal) {
             if let received = try read(datagram) { try dispatch(received, now: now) }
         } catch {
-            switch error {
-            case .drop(let reason), .doubt(let reason, _): emit(.dropped(reason, from: datagram.remote))
-            case .fail: emit(.dropped(.wrongState, from: datagram.remote))
-            }
+            drop(datagram.remote, error)
         }
     }
 
@@ -71,7 +68,7 @@ public final class Phase1Endpoint {
     /// Asks the peer now whether it lives (RFC 3706); the answer comes as `.alive`, silence as `.ended(.deadPeer)`.
     public func probe(_ id: AssociationID, now: Instant) {
         isDrained = false
-        guard let association = established[id], association.features.hasDeadPeerDetection, association.probe == nil
+        guard let association = established[id], association.features.hasDeadPeerDetection, !association.isProbing
         else { return }
         ask(association, now: now)
     }
@@ -171,6 +168,14 @@ public final class Phase1Endpoint {
     // MARK: Out
 
     func emit(_ event: Phase1Event) { outputs.append(.event(event)) }
+
+    /// Reports a datagram without effect.
+    func drop(_ remote: SocketAddress, _ refusal: Refusal) {
+        switch refusal {
+        case .drop(let reason), .doubt(let reason, _): emit(.dropped(reason, from: remote))
+        case .fail: emit(.dropped(.wrongState, from: remote))
+        }
+    }
 
     /// Every message on the NAT-T port carries the marker (RFC 3948 2.2).
     func transmit(_ octets: [UInt8], from local: SocketAddress, to remote: SocketAddress) {

@@ -167,7 +167,7 @@ public enum Phase1Event: Sendable {
     case answer(AssociationInfo, exchange: ExchangeType, messageID: UInt32, payloads: [RawPayload])
     /// Our `request` was sent as often as the limits allow.
     case unanswered(AssociationInfo, exchange: ExchangeType, messageID: UInt32)
-    /// The peer proved that it lives: the answer to a DPD request or to `probe`.
+    /// The peer proved that it lives, after a DPD request or `probe`: by its answer or any other authentic message.
     case alive(AssociationInfo)
     /// The peer moved to another address or port (NAT), and proved it by an authentic message.
     case moved(AssociationInfo, from: SocketAddress)

@@ -21,6 +21,33 @@ import Testing
         #expect(pair.drops(.server).isEmpty && pair.drops(.client).isEmpty)
     }
 
+    /// On demand, where nobody asks by himself.
+    @Test func aPeerCanBeAskedAtOnce() throws {
+        let pair = Pair { configuration, _ in configuration.deadPeerInterval = nil }
+        let id = try #require(pair.connect()).client.id
+        func alive() -> Int { pair.events(.server).count { if case .alive = $0 { true } else { false } } }
+        pair.server.probe(id, now: pair.now)
+        pair.drain()
+        pair.run(.seconds(1))
+        #expect(alive() == 1)
+        // Something else from the client comes first: that is an answer too, and the late one is no news.
+        pair.tap = { side, datagram in
+            guard side == .client, header(datagram)?.exchange == .informational else { return [datagram] }
+            _ = try? pair.client.send(.status, [RawPayload(.report, [1])], on: id, now: pair.now)
+            return []
+        }
+        pair.server.probe(id, now: pair.now)
+        pair.drain()
+        pair.run(.seconds(1))
+        #expect(alive() == 2 && pair.requests(.server).count == 1)
+        pair.link.loss = 1
+        pair.server.probe(id, now: pair.now)
+        pair.drain()
+        pair.run(.seconds(100))
+        #expect(pair.ends(.server) == [.deadPeer])
+        #expect(pair.drops(.server).isEmpty && alive() == 2)
+    }
+
     @Test func bothSidesAsk() throws {
         let pair = Pair()
         try #require(pair.connect() != nil)
