@@ -33,8 +33,9 @@ int clinux_interface_index(const char *name)
 
 static int prefix_length(const struct sockaddr *mask)
 {
-    const uint8_t *octets = mask->sa_family == AF_INET ? (const uint8_t *)&((const struct sockaddr_in *)mask)->sin_addr
-                                                       : (const uint8_t *)&((const struct sockaddr_in6 *)mask)->sin6_addr;
+    const uint8_t *octets = mask->sa_family == AF_INET
+                                ? (const uint8_t *)&((const struct sockaddr_in *)mask)->sin_addr
+                                : (const uint8_t *)&((const struct sockaddr_in6 *)mask)->sin6_addr;
     int count = mask->sa_family == AF_INET ? 4 : 16, length = 0;
     for (int i = 0; i < count; i++) length += __builtin_popcount(octets[i]);
     return length;

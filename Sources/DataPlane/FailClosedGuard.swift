@@ -57,7 +57,8 @@ public enum FailClosedGuard {
                 table ip \(table) {
                   chain prerouting {
                     type filter hook prerouting priority -300; policy accept;
-                    iifname "\(quotable(terrestrialInterface))" ip daddr 224.0.0.0/4 ip frag-off set ip frag-off & 0xbfff
+                    iifname "\(quotable(terrestrialInterface))" ip daddr 224.0.0.0/4 \
+                    ip frag-off set ip frag-off & 0xbfff
                   }
                 }
 

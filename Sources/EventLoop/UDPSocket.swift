@@ -4,7 +4,8 @@ public import Basics
 internal import CLinux
 internal import Glibc
 
-/// A UDP socket on an event loop that knows, for each datagram, the address it was sent to, and that can answer from it.
+/// A UDP socket on an event loop that knows, for each datagram, the address it was sent to, and that can answer from
+/// it.
 ///
 /// It binds to the wildcard address, so one socket serves all addresses of the host and all groups it joins. It
 /// delivers datagrams in batches, at most `Limits.datagramsPerWakeup` per wake-up.

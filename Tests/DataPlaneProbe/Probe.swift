@@ -6,7 +6,8 @@ import ESP
 import EventLoop
 import Glibc
 
-/// Arguments are `name=value`; with `ruleset` it prints the guard's rules and ends. The commands, one a line; each is answered by one line, `ok`, `error: ...` or what was asked for:
+/// Arguments are `name=value`; with `ruleset` it prints the guard's rules and ends. The commands, one a line; each is
+/// answered by one line, `ok`, `error: ...` or what was asked for:
 ///
 ///     inbound SPI OUTER-DESTINATION SUITE INNER-SOURCE INNER-DESTINATION
 ///     outbound SPI OUTER-DESTINATION SUITE INNER-SOURCE INNER-DESTINATION

@@ -71,8 +71,8 @@ int64_t clinux_socket_drops(int fd);
 
 /* --- Batches of packets ------------------------------------------------------------------------------------------ */
 
-/* One packet: `count` octets from `bytes` + `start` on. On receipt `local` is the destination address of its header and the interface it came in by; on sending
-   it is the source to use, when it has a family. */
+/* One packet: `count` octets from `bytes` + `start` on. On receipt `local` is the destination address of its header
+   and the interface it came in by; on sending it is the source to use, when it has a family. */
 struct clinux_slot {
     uint8_t *bytes; /* as many as the batch's capacity */
     uint32_t start; /* of what to send; ignored on receipt, which begins at 0 */
