@@ -101,6 +101,8 @@ let package = Package(
                 "KeyServer", "GroupMember", "LinkModel", "FMKE", "ESP", "IKEv1", "Store", "Cryptography", "Basics",
             ],
             swiftSettings: common),
+        tests(of: "gcks", ["Control", arguments]),
+        tests(of: "satipsec", ["Control", arguments]),
         .testTarget(name: "TidyTests", swiftSettings: common),
         .testTarget(
             name: "DemoTests", dependencies: ["satemu"], exclude: ["test_claims.py", "test_emulator.py"],

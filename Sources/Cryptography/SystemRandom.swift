@@ -5,7 +5,8 @@ internal import COpenSSL
 
 /// The operating system's randomness by way of libcrypto's generator (RAND_bytes), fit for keys.
 ///
-/// Ends the process when the generator fails: there is no safe way on without randomness, and no caller could repair it.
+/// Ends the process when the generator fails: there is no safe way on without randomness, and no caller could repair
+/// it.
 public final class SystemRandom: RandomSource {
     /// Octets drawn ahead for `next`, which the data plane calls for each CBC initialisation vector.
     private var pool = [UInt8](repeating: 0, count: 512)

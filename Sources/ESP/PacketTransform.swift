@@ -22,7 +22,8 @@ extension ESPSuite {
     /// Octets that may stand behind the inner packet: padding, trailer, ICV.
     public var tailroom: Int { alignment - 1 + ESPHeader.trailerSize + icvSize }
 
-    /// Octets of the ESP packet, SPI to ICV, around an inner packet of `inner` octets; the outer IP header comes on top.
+    /// Octets of the ESP packet, SPI to ICV, around an inner packet of `inner` octets; the outer IP header comes on
+    /// top.
     public func sealedSize(inner: Int) -> Int {
         headroom + inner + padding(inner: inner) + ESPHeader.trailerSize + icvSize
     }

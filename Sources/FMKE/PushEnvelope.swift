@@ -6,7 +6,8 @@ import ISAKMP
 
 // The outside of a PUSH (docs/FMKE.md section 6):
 //
-//     octets  0..<28  ISAKMP header: cookies = SPI of the rekey SA, next payload 136, exchange 241, flags 1, message id 0
+//     octets  0..<28  ISAKMP header: cookies = SPI of the rekey SA, next payload 136, exchange 241, flags 1,
+//                    message id 0
 //            28..<36  sequence, in clear: the second part of the GCM nonce
 //            36..<n-16  AES-256-GCM( TRANSACTION, [SA, D, KD | D | PARITY], SIG )
 //            n-16..<n   tag over 0..<n-16

@@ -15,8 +15,8 @@ internal import ISAKMP
 //                                               <-    HDR*, IDir, HASH_R       6   (done)
 //
 // Message 2 is never longer than message 1, message 4 never longer than message 3, and none is sent unasked. A repeated
-// message gets the same octets. Nothing before message 5 is authentic: a message 3 that differs from the one answered is
-// answered as well, a few times, with the same public value and nonce.
+// message gets the same octets. Nothing before message 5 is authentic: a message 3 that differs from the one answered
+// is answered as well, a few times, with the same public value and nonce.
 
 /// One exchange as responder, from message 1 on.
 struct MainModeResponder {

@@ -98,8 +98,8 @@ public final class BroadcastMedium {
         return earliest
     }
 
-    /// What arrives at terminals by now, in the order of arrival. A frame goes down at the very instant it came up, however
-    /// late this is called.
+    /// What arrives at terminals by now, in the order of arrival. A frame goes down at the very instant it came up,
+    /// however late this is called.
     public func due(_ now: Instant) -> [MediumDelivery] {
         while let (sender, time) = earliestUplink(), time <= now {
             guard let up = terminals[sender.index].uplink.popDue(time) else { break }

@@ -4,9 +4,9 @@ public import Basics
 
 /// One direction of a link: frames go in with `send` and come out of `due` when their time has come.
 ///
-/// A frame first waits for the rate (or finds the queue full), then it may be lost, corrupted, held back or doubled on its
-/// way. `now` must not go back from one call to the next. The same parameters, seed and inputs give the same outputs, to
-/// the bit. An idle link holds no memory besides itself.
+/// A frame first waits for the rate (or finds the queue full), then it may be lost, corrupted, held back or doubled on
+/// its way. `now` must not go back from one call to the next. The same parameters, seed and inputs give the same
+/// outputs, to the bit. An idle link holds no memory besides itself.
 public final class Link {
     /// May change while frames are under way: those keep the fate they have.
     public var parameters: LinkParameters {

@@ -17,9 +17,9 @@ public enum LossModel: Sendable, Hashable {
 
     public static let none = LossModel.independent(0)
 
-    /// The two-state model that loses the share `loss` of all frames in bursts of `meanBurst` frames on average: nothing
-    /// is lost in the good state and everything in the bad one. nil unless `0 <= loss < 1`, `meanBurst >= 1`, and such
-    /// bursts can come that often.
+    /// The two-state model that loses the share `loss` of all frames in bursts of `meanBurst` frames on average:
+    /// nothing is lost in the good state and everything in the bad one. nil unless `0 <= loss < 1`, `meanBurst >= 1`,
+    /// and such bursts can come that often.
     public static func bursts(loss: Double, meanBurst: Double) -> LossModel? {
         guard loss >= 0, loss < 1, meanBurst >= 1 else { return nil }
         let toGood = 1 / meanBurst

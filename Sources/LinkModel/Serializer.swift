@@ -2,8 +2,8 @@
 
 import Basics
 
-/// The rate of a link and the queue before it, in exact arithmetic: a busy link sends precisely its rate in the long run,
-/// since the fraction of a nanosecond that one frame leaves over is carried on to the next.
+/// The rate of a link and the queue before it, in exact arithmetic: a busy link sends precisely its rate in the long
+/// run, since the fraction of a nanosecond that one frame leaves over is carried on to the next.
 struct Serializer {
     /// When everything accepted so far has been sent: this instant and `fraction / rate` of a nanosecond.
     private var idleAt = Instant(nanoseconds: .min)

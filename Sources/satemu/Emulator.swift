@@ -7,8 +7,8 @@ import LinkModel
 
 /// Drives a `BroadcastMedium` in real time: frames from the TAP devices go in, what is due goes out to them.
 ///
-/// One loop over one `poll`: the TAP devices, a timer descriptor (exact to the microsecond, where poll's own timeout counts
-/// milliseconds) and a signal descriptor.
+/// One loop over one `poll`: the TAP devices, a timer descriptor (exact to the microsecond, where poll's own timeout
+/// counts milliseconds) and a signal descriptor.
 final class Emulator {
     /// Frames taken from one interface before the others have their turn.
     private static let framesPerTurn = 64

@@ -5,8 +5,8 @@ import Glibc
 import LinkModel
 
 // satemu is the satellite of a laboratory: it gives each terminal an Ethernet interface (a TAP device, in a network
-// namespace of the terminal's own) and carries every frame of one terminal to all the others, through an imitation of its
-// uplink and of their downlinks. This file is its command line; `Emulator` does the work.
+// namespace of the terminal's own) and carries every frame of one terminal to all the others, through an imitation of
+// its uplink and of their downlinks. This file is its command line; `Emulator` does the work.
 
 struct SatelliteEmulator: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -14,11 +14,11 @@ struct SatelliteEmulator: ParsableCommand {
         abstract: "Emulates a satellite: one broadcast domain with delay, rate, loss and other faults.",
         discussion: """
             A LINK is a list such as delay=125ms,jitter=2ms,rate=2M,queue=64k,loss=1%,duplicate=0.1%,reorder=0.1%,\
-            reorder-delay=20ms,corrupt=0.01%. Besides a share, loss may be burst:SHARE:LENGTH (bursts of LENGTH frames on \
-            average) or gilbert:P:R[:GOODLOSS:BADLOSS]. Rates count bits per second, queues count octets.
+            reorder-delay=20ms,corrupt=0.01%. Besides a share, loss may be burst:SHARE:LENGTH (bursts of LENGTH frames \
+            on average) or gilbert:P:R[:GOODLOSS:BADLOSS]. Rates count bits per second, queues count octets.
 
-            Interfaces appear down and without address; they go when satemu ends. Signals: SIGHUP reads the --links file \
-            again, SIGUSR1 writes statistics, SIGTERM and SIGINT end it.
+            Interfaces appear down and without address; they go when satemu ends. Signals: SIGHUP reads the --links \
+            file again, SIGUSR1 writes statistics, SIGTERM and SIGINT end it.
 
             Exit status: 0 ended by a signal, 1 error, 64 usage.
             """)

@@ -28,7 +28,8 @@ private let macVectors = [
     MACVector(
         hash: .sha1, key: String(repeating: "aa", count: 80),
         data:
-            "54657374205573696e67204c6172676572205468616e20426c6f636b2d53697a65204b6579202d2048617368204b6579204669727374",
+            "54657374205573696e67204c6172676572205468616e20426c6f636b2d53697a"
+            + "65204b6579202d2048617368204b6579204669727374",
         code: "aa4ae5e15272d00e95705637ce8a3b55ed402112"),
     MACVector(
         hash: .sha256, key: String(repeating: "0b", count: 20), data: "4869205468657265",
@@ -42,7 +43,8 @@ private let macVectors = [
     MACVector(
         hash: .sha256, key: String(repeating: "aa", count: 131),
         data:
-            "54657374205573696e67204c6172676572205468616e20426c6f636b2d53697a65204b6579202d2048617368204b6579204669727374",
+            "54657374205573696e67204c6172676572205468616e20426c6f636b2d53697a"
+            + "65204b6579202d2048617368204b6579204669727374",
         code: "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54"),
     MACVector(
         hash: .sha384, key: "4a656665", data: "7768617420646f2079612077616e7420666f72206e6f7468696e673f",
@@ -50,7 +52,8 @@ private let macVectors = [
     MACVector(
         hash: .sha512, key: "4a656665", data: "7768617420646f2079612077616e7420666f72206e6f7468696e673f",
         code:
-            "164b7a7bfcf819e2e395fbe73b56e0a387bd64222e831fd610270cd7ea2505549758bf75c05a994a6d034f65f8f0e6fdcaeab1a34d4a6b4b636e070a38bce737"
+            "164b7a7bfcf819e2e395fbe73b56e0a387bd64222e831fd610270cd7ea250554"
+            + "9758bf75c05a994a6d034f65f8f0e6fdcaeab1a34d4a6b4b636e070a38bce737"
     ),
 ]
 
@@ -66,7 +69,8 @@ private let macVectors = [
         ),
         (
             .sha512,
-            "ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f"
+            "ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a"
+                + "2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f"
         ),
     ])
     func digestOfThreeLetters(hash: HashAlgorithm, digest: String) {

@@ -159,8 +159,8 @@ final class World {
 
     private func describeWaits() -> String {
         let clients = clientWaits.map { "\($0.key) \($0.value?.nanoseconds ?? -1)" }.sorted()
-        return
-            "gcks \(serverWait?.nanoseconds ?? -1), \(clients.joined(separator: ", ")), link \(medium.next?.nanoseconds ?? -1)"
+        let server = serverWait?.nanoseconds ?? -1
+        return "gcks \(server), \(clients.joined(separator: ", ")), link \(medium.next?.nanoseconds ?? -1)"
     }
 
     private func step() {

@@ -49,11 +49,13 @@ import Testing
 
     @Test func linesAndFilesAreShort() throws {
         var wrong: [String] = []
-        for file in try tree.files(under: "Sources", extensions: Self.code)
+        let files =
+            try tree.files(under: "Sources", extensions: Self.code)
             + tree.files(under: "Tests", extensions: Self.code) + tree.files(under: "demo", extensions: Self.code)
             + [tree.file("Package.swift")]
-        {
+        for file in files {
             if file.lines.count > 600 { wrong.append("\(file.path): \(file.lines.count) lines") }
+            guard !["py", "sh"].contains((file.path as NSString).pathExtension) else { continue }
             for (number, line) in file.lines.enumerated() where line.count > 120 {
                 wrong.append("\(file.path):\(number + 1): \(line.count) columns")
             }

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import ArgumentParser
+import Control
+import Testing
+
+@testable import gcks
+
+@Suite struct ServerViewTests {
+    private func value(_ json: String) throws -> JSONValue {
+        try JSONText.decode(JSONValue.self, from: Array(json.utf8))
+    }
+
+    private let snapshot = """
+        {"state": "degraded", "alarms": ["client site2 is not registered"], "identity": "hub",
+         "address": "10.0.0.1:848", "uptimeSeconds": 93780.2, "drops": {},
+         "groups": [{"name": "news", "id": 1, "control": "239.255.0.1:848", "flows": [], "suite": "aes256-gcm",
+            "epoch": 3, "transaction": 42, "openTransactions": [], "nextDataRekeySeconds": 600.5,
+            "nextKEKRekeySeconds": 7200, "lastVerdict": {"verdict": "unconfirmed"},
+            "members": [{"client": "site1", "isCurrent": true}, {"client": "site2", "isCurrent": false}]}],
+         "clients": [
+            {"name": "site1", "address": "10.0.0.11:848", "state": "registered", "suite": "aes256-sha256-ecp256",
+             "isBehindNAT": false, "roundTripMilliseconds": 612, "registeredSeconds": 61, "lastHeardSeconds": 0.25,
+             "pendingConfigures": 0, "groups": ["news", "radio"]},
+            {"name": "site2", "state": "absent", "pendingConfigures": 0, "groups": []}],
+         "sas": [{"group": "news", "spi": "0x1234abcd", "flow": "0.0.0.0/0 -> 239.1.1.1/32", "suite": "aes256-gcm",
+            "transaction": 42, "state": "active", "expiresInSeconds": 3000}]}
+        """
+
+    @Test func status() throws {
+        let value = try value(snapshot)
+        #expect(
+            ServerView.status(value) == """
+                state:         degraded
+                identity:      hub
+                address:       10.0.0.1:848
+                up:            1d02h
+                clients:       1 of 2 registered
+                group news:    1 of 2 members current, epoch 3, transaction 42, rekey in 10m01s
+                alarm:         client site2 is not registered
+
+                """)
+        #expect(ServerView.exitStatus(value) == 2)
+        #expect(ServerView.exitStatus(try self.value(#"{"state": "ok"}"#)) == 0)
+        #expect(ServerView.exitStatus(.null) == 2)
+    }
+
+    @Test func tables() throws {
+        let value = try value(snapshot)
+        let groups = ServerView.groups(value["groups"]).split(separator: "\n")
+        #expect(
+            groups.last.map { $0.split(separator: " ") } == [
+                "news", "1", "239.255.0.1:848", "aes256-gcm", "3", "42", "2", "1", "10m01s", "2h00m", "unconfirmed",
+                "site2",
+            ])
+        #expect(
+            ServerView.clients(value["clients"]) == """
+                NAME   ADDRESS        STATE       SUITE                 NAT    RTT  REGISTERED  HEARD  GROUPS
+                site1  10.0.0.11:848  registered  aes256-sha256-ecp256  no   612ms       1m01s  250ms  news,radio
+                site2  -              absent      -                     -        -           -      -  -
+
+                """)
+        #expect(
+            ServerView.sas(value["sas"]) == """
+                GROUP  SPI         STATE   SUITE       TRANSACTION  EXPIRES  FLOW
+                news   0x1234abcd  active  aes256-gcm           42   50m00s  0.0.0.0/0 -> 239.1.1.1/32
+
+                """)
+    }
+
+    @Test func aVerdictNamesWhoIsMissing() throws {
+        let value = try value(
+            """
+            {"verdict": "unconfirmed", "unconfirmed": ["site2"], "transactions": {"news": 43}, "reports": [
+              {"group": "news", "transaction": 43, "epoch": 3, "verdict": "unconfirmed", "seconds": 4.2, "rounds": 3,
+               "datagrams": 9, "unicasts": 1, "confirmed": [{"client": "site1", "seconds": 0.7}],
+               "unconfirmed": [{"client": "site2", "reason": "silent"}], "absent": ["site3"]}]}
+            """)
+        #expect(
+            ServerView.verdict(value) == """
+                group news: unconfirmed by 1 of 2 members in 4.2s \
+                (transaction 43, epoch 3, rounds 3, datagrams 9, unicasts 1)
+                  unconfirmed: site2 (silent)
+                  absent: site3 (gets the keys when it registers)
+
+                """)
+        #expect(ServerView.verdictStatus(value) == 2)
+    }
+
+    @Test func withoutWaitingItHasOnlyStarted() throws {
+        let value = try value(
+            #"{"client": "site2", "verdict": "started", "transactions": {"radio": 7, "news": 43}, "reports": []}"#)
+        #expect(
+            ServerView.verdict(value) == """
+                client site2: revoked
+                group news: started, transaction 43
+                group radio: started, transaction 7
+
+                """)
+        #expect(ServerView.verdictStatus(value) == 0)
+    }
+}
+
+/// The command lines themselves, as ArgumentParser reads them.
+@Suite struct CommandLineTests {
+    @Test func rekeyReadsItsOptions() throws {
+        let command = try GCKSCommand.parseAsRoot(["rekey", "news", "--kek", "--wait", "--timeout", "5", "--json"])
+        let rekey = try #require(command as? RekeyCommand)
+        #expect(rekey.group == "news")
+        #expect(rekey.kek)
+        #expect(rekey.wait)
+        #expect(rekey.timeout == 5)
+        #expect(rekey.daemon.json)
+    }
+
+    @Test(
+        arguments: [
+            ["rekey"], ["rekey", "news", "--timeout", "0"], ["status", "--socket", "a", "--config", "b"], ["banana"],
+            ["init", "dir", "--client", "site1"], ["init", "dir", "--address", "239.0.0.1"],
+            ["serve", "--log-level", "loud"], ["check", "--config"],
+        ])
+    func wrongUsageExitsWith64(_ words: [String]) {
+        let error = #expect(throws: (any Error).self) { try GCKSCommand.parseAsRoot(words) }
+        #expect(error.map { GCKSCommand.exitCode(for: $0).rawValue } == ExitStatus.usage)
+    }
+}
