@@ -175,10 +175,12 @@ struct MainModeInitiator {
         // Whether it is the identity we expect is for the endpoint to see, which can tell the peer under the new keys.
         guard let identity = try? Identity(body: proof.identity) else { throw .fail(.peerMisbehaved) }
         let choice = sent.sentKeys.choice
+        // The lifetime is the one we offered: HASH_R does not cover what message 2 says, and a responder that wants
+        // less ends the SA by a Delete.
         return .established(
             MainModeResult(
                 keys: sent.keys, suite: choice.suite, lastBlock: cipher.lastBlock(received.octets),
-                peerIdentity: identity, lifetime: min(setup.credential.lifetime, choice.lifetime ?? .seconds(28_800)),
+                peerIdentity: identity, lifetime: setup.credential.lifetime,
                 features: sent.sentKeys.features, nat: sent.nat, isInitialContact: proof.isInitialContact))
     }
 

@@ -130,7 +130,7 @@ extension Phase1Endpoint {
         case .keepAlive(let id):
             guard let association = established[id] else { return }
             transmitKeepAlive(on: association)
-            timers[.keepAlive(id)] = now + configuration.natKeepAlive
+            timers[.keepAlive(id)] = now + max(.seconds(1), configuration.natKeepAlive)
         case .reauthenticate(let id):
             if let association = established[id] { emit(.reauthenticationDue(association.info)) }
         case .expire(let id):

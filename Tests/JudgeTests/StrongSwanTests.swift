@@ -4,8 +4,8 @@ import Testing
 
 /// Programs we did not write judge phase 1.
 @Suite struct StrongSwanTests {
-    /// strongSwan at the other end of Main Mode in both roles, tshark on the wire. The script says what is missing where
-    /// a tool is, and that fails.
+    /// strongSwan at the other end of Main Mode in both roles, tshark on the wire. Where a tool is missing the script
+    /// names its package, and that fails.
     @Test func charonAndTSharkAgreeWithUs() throws {
         let arguments = CommandLine.arguments
         let bundle = arguments.first { $0.hasSuffix(".xctest") } ?? arguments[0]

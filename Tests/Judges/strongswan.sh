@@ -149,10 +149,10 @@ ours() { # ours ROLE SUITE PSK-FILE [OPTIONS]: our endpoint in the background
     shift 3
     : > "$work/ours"
     ip netns exec ours "$probe" "$role" --local 10.99.1.2 --remote 10.99.1.1 --identity 10.99.1.2 --peer 10.99.1.1 \
-        --suite "$suite" --psk-file "$psk" --key-log "$work/keys" --seconds 8 "$@" > "$work/ours" 2>&1 &
+        --suite "$suite" --psk-file "$psk" --key-log "$work/keys" --seconds 20 "$@" > "$work/ours" 2>&1 &
     process=$!
     processes+=($process)
-    wait_for 5 grep -q '^ready' "$work/ours"
+    wait_for 10 grep -q '^ready' "$work/ours"
 }
 
 charon_says() { grep -c "$1" "$work/charon.log"; }
@@ -163,7 +163,7 @@ finish() { # finish NAME: both sides must have come up, ours have ended it, and 
     grep -q "^established suite=$suite " "$work/ours" || status=1
     grep -q '^ended weDeleted' "$work/ours" || status=1
     expected=$((expected + 1))
-    wait_for 3 eval "[[ \$(charon_says 'received DELETE for IKE_SA') -ge $expected ]]" || status=1
+    wait_for 10 eval "[[ \$(charon_says 'received DELETE for IKE_SA') -ge $expected ]]" || status=1
     [[ $(charon_says ' established between ') -ge $expected ]] || status=1
     expected=$(charon_says 'received DELETE for IKE_SA')
     verdict $status "$1"
@@ -181,7 +181,7 @@ as_responder() { # as_responder SUITE [CHARON-SUITE]
     suite=$1
     configure "${2:-$1}" no
     ours respond "$suite" "$work/psk"
-    swan --initiate --ike c --timeout 5 || echo "charon could not initiate" >> "$work/ours"
+    swan --initiate --ike c --timeout 10 || echo "charon could not initiate" >> "$work/ours"
     finish "responder $suite with charon as initiator"
 }
 
@@ -198,12 +198,12 @@ as_responder aes256-sha512-modp2048
 # so that of two who ask only the quicker one does.
 suite=aes128-sha256-ecp256
 configure $suite no
-ours initiate $suite "$work/psk" --hold 1800 --dpd 1
+ours initiate $suite "$work/psk" --hold 2500 --dpd 1
 finish "an SA with our questions"
 grep -q '^alive' "$work/ours" && [[ $(charon_says 'generating INFORMATIONAL_V1 request .*N(DPD_ACK) ') -ge 1 ]]
 verdict $? "charon answers whether it lives"
 configure $suite no 1
-ours initiate $suite "$work/psk" --hold 1800
+ours initiate $suite "$work/psk" --hold 2500
 finish "an SA with charon's questions"
 [[ $(charon_says 'parsed INFORMATIONAL_V1 request .*N(DPD_ACK) ') -ge 1 ]]
 verdict $? "we answer whether we live"
@@ -213,7 +213,7 @@ for role in initiate respond; do
     suite=aes128-sha256-ecp256
     configure $suite yes
     ours $role $suite "$work/psk"
-    [[ $role == initiate ]] || swan --initiate --ike c --timeout 5
+    [[ $role == initiate ]] || swan --initiate --ike c --timeout 10
     finish "NAT traversal, we $role"
     grep -q 'nat=true port=4500' "$work/ours"
     verdict $? "NAT traversal moves to port 4500, we $role"
@@ -221,14 +221,15 @@ done
 
 # Two keys that differ: nobody comes up, and our side says why.
 configure aes256-sha256-ecp256 no
-ours respond aes256-sha256-ecp256 "$work/wrong-psk" --seconds 3
+ours respond aes256-sha256-ecp256 "$work/wrong-psk"
 swan --initiate --ike c --timeout 2
-wait "$process"
-grep -q '^failed authentication failed' "$work/ours" && ! grep -q '^established' "$work/ours"
+wait_for 10 grep -q '^failed authentication failed' "$work/ours" && ! grep -q '^established' "$work/ours"
 status=$?
+kill "$process"
+wait "$process" 2> /dev/null
 verdict $status "a wrong key is named as responder"
 [[ $status == 0 ]] || explain
-ours initiate aes256-sha256-ecp256 "$work/wrong-psk" --seconds 6
+ours initiate aes256-sha256-ecp256 "$work/wrong-psk"
 wait "$process"
 grep -q '^failed ' "$work/ours" && ! grep -q '^established' "$work/ours"
 status=$?
