@@ -26,6 +26,9 @@ public struct Limits: Sendable, Hashable {
     public var groupsPerProfile = 256
     /// Data SAs of one group kept at a time by a member: old, current, next, and their like during a repair.
     public var dataAssociationsPerGroup = 8
+    /// Flows, each with a data SA of its own, that a group may have: old, current and next SAs of all of them fit one
+    /// CONFIGURE, and the new ones one PUSH.
+    public var flowsPerGroup = 3
     /// Transactions a member collects at a time per group.
     public var openTransactions = 8
     /// Blocks per transaction and datagrams per block.

@@ -159,7 +159,6 @@ extension GroupMember {
 
     func report(asking wanted: Set<UInt32>, now: Instant) {
         guard case .registered(let association) = connection else { return }
-        reportCount += 1
         let reports = groups.values.sorted { $0.id < $1.id }.map { group in
             GroupReport(
                 group: group.id, epoch: group.channel.rekeySA.epoch, complete: group.receiver.complete,
@@ -168,8 +167,12 @@ extension GroupMember {
         }
         for id in groups.keys { groups[id]?.worn = nil }
         do {
-            let status = Status(report: reportCount, groups: reports)
-            _ = try endpoint.send(.status, try status.payloads(), on: association, now: now)
+            let messages = try Status.split(report: reportCount + 1, groups: reports, limits: configuration.limits)
+            reportCount += UInt64(messages.count)
+            for status in messages {
+                _ = try endpoint.send(
+                    .status, try status.payloads(limits: configuration.limits), on: association, now: now)
+            }
             let missing = reports.filter { !$0.missing.isEmpty }.map { "\($0.group)" }.joined(separator: ",")
             log(
                 .debug, "status.sent",

@@ -37,7 +37,7 @@ struct ServerDataSA {
     func described(now: Instant, for role: MemberRole) -> DataSA? {
         guard expiresAt > now, removeAt.map({ $0 > now }) ?? true else { return nil }
         var copy = sa
-        copy.lifetimeSeconds = UInt32(clamping: Int64((expiresAt - now).inSeconds.rounded(.up)))
+        copy.lifetimeSeconds = UInt32(clamping: max(Int64((expiresAt - now).inSeconds.rounded(.up)), 1))
         copy.activateInMilliseconds = UInt32(clamping: max((activateAt - now).wholeMilliseconds, 0))
         copy.deactivateInMilliseconds = removeAt.map { UInt32(clamping: ($0 - now).wholeMilliseconds) }
         copy.direction = role == .sender ? .sender : role == .receiver ? .receiver : .symmetric

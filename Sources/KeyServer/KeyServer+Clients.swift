@@ -130,8 +130,7 @@ extension KeyServer {
         client.generation &+= 1
         client.lastProfileAt = now
         do {
-            let messages = try Configure.split(
-                sequence: 0, generation: client.generation, groups: sections, limits: configuration.limits)
+            let messages = try split(&sections, generation: client.generation)
             for var message in messages {
                 let (number, reservation) = client.sequence.take()
                 if let reservation { outputs.append(record("client/\(name)/sequence", number: reservation)) }
@@ -152,9 +151,27 @@ extension KeyServer {
         clients[name] = client
     }
 
+    /// As messages; where a group's SAs do not fit one, its oldest are left out: they are being replaced.
+    private func split(_ sections: inout [GroupSection], generation: UInt32) throws(FMKEError) -> [Configure] {
+        for index in sections.indices {
+            while !sections[index].dataSAs.isEmpty {
+                do throws(FMKEError) {
+                    _ = try Configure.split(
+                        sequence: 0, generation: generation, groups: [sections[index]], limits: configuration.limits)
+                    break
+                } catch {
+                    guard error == .tooLong, sections[index].dataSAs.count > 1 else { throw error }
+                    sections[index].dataSAs.removeFirst()
+                }
+            }
+        }
+        return try Configure.split(
+            sequence: 0, generation: generation, groups: sections, limits: configuration.limits)
+    }
+
     private func section(of group: GroupState, for member: MemberState, now: Instant) -> GroupSection {
         var rekeySA = group.rekeySA
-        rekeySA.lifetimeSeconds = UInt32(clamping: Int64((group.kekExpiresAt - now).inSeconds))
+        rekeySA.lifetimeSeconds = UInt32(clamping: max(Int64((group.kekExpiresAt - now).inSeconds), 1))
         let membership = Membership(
             memberIndex: member.index, senderID: member.senderID, sequence: group.sequence.last,
             transaction: group.transaction)

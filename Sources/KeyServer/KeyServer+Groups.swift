@@ -17,6 +17,9 @@ extension KeyServer {
     func makeGroup(_ entry: GroupEntry, records: any RecordStore, now: Instant) throws {
         let prefix = "group/\(entry.id)"
         let floor = configuration.numberFloor
+        guard entry.flows.count <= configuration.limits.flowsPerGroup else {
+            throw CommandError.tooLarge(group: entry.name)
+        }
         let epoch = try number(records.value(of: "\(prefix)/epoch"))
         let rekeySA = newRekeySA(for: entry, epoch: UInt32(truncatingIfNeeded: max(epoch, floor / 1_000_000)))
         var group = GroupState(
@@ -67,7 +70,7 @@ extension KeyServer {
             let sa = DataSA(
                 spi: spi, selector: flow, suite: entry.suite, direction: .symmetric,
                 lifetimeSeconds: UInt32(clamping: entry.dataLifetime.components.seconds),
-                lifetimeKilobytes: entry.dataVolume.map { UInt32(clamping: $0 / 1_024) },
+                lifetimeKilobytes: entry.dataVolume.map { UInt32(clamping: max($0 / 1_024, 1)) },
                 cipherKey: Secret(random: random, count: entry.suite.cipherKeySize),
                 authenticationKey: entry.suite.isAEAD
                     ? nil : Secret(random: random, count: entry.suite.authenticationKeySize))
@@ -171,18 +174,25 @@ extension KeyServer {
     ) throws(CommandError) -> [UInt8] {
         // Flat revocation: the removed member knows the old KEK, so the others are served one by one.
         guard reason != .revocation else { return [] }
-        // A member that missed an earlier transaction still under way gets its SAs with this one.
+        // A member that missed an earlier transaction still under way gets its SAs with this one, as far as they fit.
         let most = configuration.limits.dataAssociationsPerGroup
-        let carried = group.data.filter { group.open[$0.transaction]?.sender.isEnded == false }
+        var carried = group.data.filter { group.open[$0.transaction]?.sender.isEnded == false }
             .suffix(max(most - made.count, 0)).map(\.sa)
-        // What is replaced goes without saying (a member lets go of all earlier transactions' SAs); it is said for
-        // those who read the exchange.
-        let replaced = group.data.map(\.sa.spi).filter { spi in !carried.contains { $0.spi == spi } }.suffix(most)
-        let update = KeyUpdate(rekeySA: rekeySA, dataSAs: carried + made.map(\.sa), replaced: Array(replaced))
-        do throws(FMKEError) {
-            return try update.body(limits: configuration.limits)
-        } catch {
-            throw error == .tooLong || error == .limit ? .tooLarge(group: group.entry.name) : .cryptography
+        let limit = PushEnvelope.bodySizeLimit(configuration.signingKey.algorithm, limits: configuration.limits)
+        while true {
+            // What is replaced goes without saying (a member lets go of all earlier transactions' SAs); it is said for
+            // those who read the exchange.
+            let replaced = group.data.map(\.sa.spi).filter { spi in !carried.contains { $0.spi == spi } }.suffix(most)
+            let update = KeyUpdate(rekeySA: rekeySA, dataSAs: carried + made.map(\.sa), replaced: Array(replaced))
+            let body: [UInt8]
+            do throws(FMKEError) {
+                body = try update.body(limits: configuration.limits)
+            } catch {
+                throw error == .tooLong || error == .limit ? .tooLarge(group: group.entry.name) : .cryptography
+            }
+            if body.count <= limit { return body }
+            guard !carried.isEmpty else { throw .tooLarge(group: group.entry.name) }
+            carried.removeFirst()
         }
     }
 

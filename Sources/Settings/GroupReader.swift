@@ -105,6 +105,12 @@ struct GroupReader {
             flows[selector.destination.address, default: []].append((selector, flow.place(of: "destination")))
             selectors.append(selector)
         }
+        let most = Limits().flowsPerGroup
+        if selectors.count > most {
+            problems.add(
+                group.place(of: "flows"), "has \(selectors.count) flows, and one datagram carries the keys of \(most)",
+                instead: "put the others into a second group with the same members")
+        }
         return selectors
     }
 

@@ -52,6 +52,10 @@ final class ServerDaemon {
 
     /// Serves until SIGINT or SIGTERM.
     func run() throws {
+        // First: it knows whether another daemon is running.
+        control = try ControlServer(loop: loop, path: settings.controlSocket, limits: Limits()) {
+            [unowned self] request, reply in handle(request, reply)
+        }
         let family = AddressFamily(settings.listenAddress)
         for port in Set([settings.port, settings.natPort]) {
             let socket = try UDPSocket(loop: loop, port: port, family: family) { [unowned self] in receive($0) }
@@ -61,9 +65,6 @@ final class ServerDaemon {
         timer = loop.makeTimer { [unowned self] in
             server.advance(to: loop.now)
             pump()
-        }
-        control = try ControlServer(loop: loop, path: settings.controlSocket, limits: Limits()) {
-            [unowned self] request, reply in handle(request, reply)
         }
         for signal in [SIGINT, SIGTERM] {
             loop.onSignal(signal) { [unowned self] in

@@ -57,14 +57,15 @@ final class ClientDaemon {
     /// Runs until SIGINT or SIGTERM.
     func run() throws {
         defer { backend.stop() }
+        // First: it knows whether another daemon is running.
+        control = try ControlServer(loop: loop, path: settings.controlSocket, limits: Limits()) {
+            [unowned self] request, reply in handle(request, reply)
+        }
         try openSocket(settings.gcks.port)
         try openSocket(settings.gcks.natPort)
         timer = loop.makeTimer { [unowned self] in
             member.advance(to: loop.now)
             pump()
-        }
-        control = try ControlServer(loop: loop, path: settings.controlSocket, limits: Limits()) {
-            [unowned self] request, reply in handle(request, reply)
         }
         for signal in [SIGINT, SIGTERM] {
             loop.onSignal(signal) { [unowned self] in
