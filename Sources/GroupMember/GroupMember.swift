@@ -154,7 +154,8 @@ public final class GroupMember {
     /// The data plane has used most of an outbound SA's volume or sequence numbers: the GCKS is asked for new keys. To
     /// be repeated as long as it is so.
     public func wearsOut(_ key: SAKey, now: Instant) {
-        for (id, group) in groups where group.sas.contains(where: { $0.key == key && $0.isActive && $0.removeAt == nil }) {
+        func isWorn(_ sa: MemberSA) -> Bool { sa.key == key && sa.isActive && sa.removeAt == nil }
+        for (id, group) in groups where group.sas.contains(where: isWorn) {
             groups[id]?.worn = key.spi
             report(asking: [], now: now)
         }
