@@ -66,19 +66,21 @@ let package = Package(
             "Settings",
             ["KeyServer", "ReliablePush", "IKEv1", "Cryptography", "Basics", .product(name: "Yams", package: "Yams")]),
         module("Control", ["EventLoop", "CLibevent", "Cryptography", "Basics", logging]),
+        module("Commands", ["Control", "Settings", arguments, logging]),
 
         // Programs: wiring only
         .executableTarget(
             name: "gcks",
             dependencies: [
-                "KeyServer", "IKEv1", "Control", "EventLoop", "Settings", "Store", "Cryptography", "Basics", arguments,
-                logging,
+                "KeyServer", "IKEv1", "Commands", "Control", "EventLoop", "Settings", "Store", "Cryptography", "Basics",
+                arguments, logging,
             ],
             swiftSettings: product),
         .executableTarget(
             name: "satipsec",
             dependencies: [
-                "GroupMember", "DataPlane", "ESP", "IKEv1", "Control", "EventLoop", "Settings", "Cryptography",
+                "GroupMember", "DataPlane", "ESP", "IKEv1", "Commands", "Control", "EventLoop", "Settings",
+                "Cryptography",
                 "Basics", arguments, logging,
             ],
             swiftSettings: product),
@@ -101,8 +103,8 @@ let package = Package(
                 "KeyServer", "GroupMember", "LinkModel", "FMKE", "ESP", "IKEv1", "Store", "Cryptography", "Basics",
             ],
             swiftSettings: common),
-        tests(of: "gcks", ["Control", arguments]),
-        tests(of: "satipsec", ["Control", arguments]),
+        tests(of: "gcks", ["Commands", "Control", "Settings", arguments]),
+        tests(of: "satipsec", ["Commands", "Control", "Settings", arguments]),
         .testTarget(name: "TidyTests", swiftSettings: common),
         .testTarget(
             name: "DemoTests", dependencies: ["satemu"], exclude: ["test_claims.py", "test_emulator.py"],

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import ArgumentParser
-internal import Control
+internal import Commands
 internal import Cryptography
 internal import KeyServer
 internal import Settings
@@ -11,30 +11,9 @@ struct CheckCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "check", abstract: "Say what is wrong with a configuration file, and what to write instead.")
 
-    @Option(help: ArgumentHelp("The configuration file.", valueName: "file"))
-    var config = ServerSettings.defaultPath
+    @OptionGroup var options: CheckOptions<ServerSettings>
 
-    @Flag(help: "Print the result as JSON.")
-    var json = false
-
-    func run() throws {
-        let settings: ServerSettings
-        do {
-            settings = try ServerSettings.load(path: config)
-        } catch {
-            if json {
-                Terminal.write(json: try JSONText.encode(error))
-            } else {
-                Terminal.complain(error.description)
-            }
-            throw ExitCode(ExitStatus.usage)
-        }
-        if json {
-            Terminal.write(json: try JSONText.encode(SettingsError(problems: [])))
-        } else {
-            Terminal.write(Self.summary(settings))
-        }
-    }
+    func run() throws { try options.check(Self.summary) }
 
     private static func summary(_ settings: ServerSettings) -> String {
         func count(_ number: Int, _ noun: String) -> String { "\(number) \(noun)\(number == 1 ? "" : "s")" }

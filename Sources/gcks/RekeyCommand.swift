@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import ArgumentParser
+internal import Commands
 internal import Control
+internal import Settings
 
 /// `gcks rekey`: new keys for a group, now.
 struct RekeyCommand: ParsableCommand {
@@ -21,7 +23,7 @@ struct RekeyCommand: ParsableCommand {
     @Option(help: ArgumentHelp("How long to wait at most.", valueName: "seconds"))
     var timeout = 120
 
-    @OptionGroup var daemon: DaemonOptions
+    @OptionGroup var daemon: DaemonOptions<ServerSettings>
 
     private struct Request: Encodable {
         var group: String

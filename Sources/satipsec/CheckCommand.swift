@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import ArgumentParser
-internal import Control
+internal import Commands
 internal import Settings
 
 /// `satipsec check`: everything that is wrong with a configuration file.
@@ -9,35 +9,17 @@ struct CheckCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "check", abstract: "Say what is wrong with a configuration file, and what to write instead.")
 
-    @Option(help: ArgumentHelp("The configuration file.", valueName: "file"))
-    var config = ClientSettings.defaultPath
+    @OptionGroup var options: CheckOptions<ClientSettings>
 
-    @Flag(help: "Print the result as JSON.")
-    var json = false
+    func run() throws { try options.check(Self.summary) }
 
-    func run() throws {
-        let settings: ClientSettings
-        do {
-            settings = try ClientSettings.load(path: config)
-        } catch {
-            if json {
-                Terminal.write(json: try JSONText.encode(error))
-            } else {
-                Terminal.complain(error.description)
-            }
-            throw ExitCode(ExitStatus.usage)
-        }
-        if json {
-            Terminal.write(json: try JSONText.encode(SettingsError(problems: [])))
-        } else {
-            Terminal.write(
-                """
-                ok: \(settings.name), key server \(settings.gcks.identity) at \(settings.gcks.address), \
-                port \(settings.gcks.port); satellite \(settings.satelliteInterface), \
-                terrestrial \(settings.terrestrialInterface), tunnel \(settings.tunnelInterface); \
-                guard \(settings.failClosedGuard.rawValue)
+    private static func summary(_ settings: ClientSettings) -> String {
+        """
+        ok: \(settings.name), key server \(settings.gcks.identity) at \(settings.gcks.address), \
+        port \(settings.gcks.port); satellite \(settings.satelliteInterface), \
+        terrestrial \(settings.terrestrialInterface), tunnel \(settings.tunnelInterface); \
+        guard \(settings.failClosedGuard.rawValue)
 
-                """)
-        }
+        """
     }
 }

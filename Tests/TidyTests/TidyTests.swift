@@ -150,12 +150,14 @@ extension TidyTests {
         "Control": [
             "EventLoop", "CLibevent", "Cryptography", "Basics", "Logging", "FoundationEssentials", "Glibc",
         ],
+        "Commands": ["Control", "Settings", "ArgumentParser", "Logging"],
         "gcks": [
-            "KeyServer", "IKEv1", "Control", "EventLoop", "Settings", "Store", "Cryptography", "Basics",
+            "KeyServer", "IKEv1", "Commands", "Control", "EventLoop", "Settings", "Store", "Cryptography", "Basics",
             "ArgumentParser", "Logging", "Foundation",
         ],
         "satipsec": [
-            "GroupMember", "DataPlane", "ESP", "IKEv1", "Control", "EventLoop", "Settings", "Cryptography", "Basics",
+            "GroupMember", "DataPlane", "ESP", "IKEv1", "Commands", "Control", "EventLoop", "Settings", "Cryptography",
+            "Basics",
             "ArgumentParser", "Logging", "Foundation",
         ],
         "satemu": ["LinkModel", "CLinux", "Basics", "ArgumentParser", "Yams", "Foundation", "Glibc"],

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-internal import ArgumentParser
-internal import Control
-internal import Settings
+public import ArgumentParser
+public import Control
+public import Settings
 
 /// How a command finds the daemon, and how it prints.
-struct DaemonOptions: ParsableArguments {
+public struct DaemonOptions<Settings: ProgramSettings>: ParsableArguments {
     @Option(help: ArgumentHelp("The daemon's control socket.", valueName: "path"))
     var socket: String?
 
@@ -13,9 +13,11 @@ struct DaemonOptions: ParsableArguments {
     var config: String?
 
     @Flag(help: "Print the daemon's JSON.")
-    var json = false
+    public var json = false
 
-    func validate() throws {
+    public init() {}
+
+    public func validate() throws {
         guard socket == nil || config == nil else {
             throw ValidationError("--socket and --config say the same thing twice; keep one")
         }
@@ -24,13 +26,13 @@ struct DaemonOptions: ParsableArguments {
     /// Asks with `timeout`, and shows the answer: as JSON if that is wanted, else as `text` makes of it.
     ///
     /// - Parameter status: what the program exits with.
-    func show(
+    public func show(
         timeout: Duration = .seconds(10), _ ask: (DaemonQuery) -> DaemonQuery.Outcome,
         text: (JSONValue) -> String, status: @escaping (JSONValue) -> Int32 = { _ in ExitStatus.fine }
     ) throws {
         switch ask(DaemonQuery(socket: try socketPath(), timeout: timeout)) {
         case .refused(let reason):
-            Terminal.complain("satipsec: \(reason)")
+            Terminal.complain("\(Settings.program): \(reason)")
             throw ExitCode(ExitStatus.error)
         case .answer(let octets, let value):
             if json { Terminal.write(json: octets) } else { Terminal.write(text(value)) }
@@ -43,9 +45,9 @@ struct DaemonOptions: ParsableArguments {
         if let socket { return socket }
         do {
             // Without a file at the usual place the socket is at the usual place.
-            return try ClientSettings.controlSocket(inFile: config ?? ClientSettings.defaultPath)
+            return try Settings.controlSocket(inFile: config ?? Settings.defaultPath)
         } catch {
-            guard config != nil else { return ClientSettings.defaultControlSocket }
+            guard config != nil else { return Settings.defaultControlSocket }
             Terminal.complain(error.description)
             throw ExitCode(ExitStatus.usage)
         }

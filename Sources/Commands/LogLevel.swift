@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
-internal import ArgumentParser
+public import ArgumentParser
 internal import Control
-internal import Logging
+public import Logging
 
 /// A level by its name on the command line.
-enum LogLevel: String, CaseIterable, ExpressibleByArgument {
+public enum LogLevel: String, CaseIterable, ExpressibleByArgument {
     case trace, debug, info, notice, warning, error
 
-    var level: Logger.Level {
+    public var level: Logger.Level {
         switch self {
         case .trace: .trace
         case .debug: .debug
