@@ -81,9 +81,9 @@ extension GroupMember {
         // A profile that crossed a newer PUSH on its way names nothing that we lack.
         let isStale = section.membership.transaction < groups[id]?.receiver.complete ?? 0
         var items = [rekeyItem]
-        for sa in section.dataSAs {
+        for (sa, origin) in Self.origins(of: section.dataSAs, in: section.membership.transaction) {
             let code = install(
-                sa, in: id, transaction: section.membership.transaction,
+                sa, in: id, transaction: origin,
                 activateIn: .milliseconds(Int64(sa.activateInMilliseconds)),
                 removeIn: sa.deactivateInMilliseconds.map { .milliseconds(Int64($0)) }, now: now)
             items.append(ConfigureAnswer.Item(group: id, spi: sa.spi, code: code))
@@ -144,6 +144,15 @@ extension GroupMember {
 
     // MARK: Data SAs
 
+    /// Of several SAs for one flow in one message the last is the transaction's own; those in front of it are of
+    /// earlier ones and go when the transaction's predecessors go.
+    static func origins(of sas: [DataSA], in transaction: UInt64) -> [(sa: DataSA, transaction: UInt64)] {
+        sas.enumerated().map { index, sa in
+            let isOwn = !sas[(index + 1)...].contains { $0.selector == sa.selector }
+            return (sa, isOwn ? transaction : transaction - min(transaction, 1))
+        }
+    }
+
     /// Takes a data SA in, or brings the times of a known one up to date.
     func install(
         _ sa: DataSA, in id: UInt32, transaction: UInt64, activateIn: Duration, removeIn: Duration?, now: Instant
@@ -159,7 +168,7 @@ extension GroupMember {
             if let removeAt { groups[id]?.sas[index].removeAt = min(group.sas[index].removeAt ?? removeAt, removeAt) }
             return .known
         }
-        guard group.sas.count < configuration.limits.dataAssociationsPerGroup * 4 else { return .limit }
+        if group.sas.count >= configuration.limits.dataAssociationsPerGroup * 2 { dropOldest(of: id) }
         let taken = groups.contains { $0.key != id && $0.value.sas.contains { $0.sa.selector.overlaps(sa.selector) } }
         guard !taken else { return .conflict }
         groups[id]?.sas.append(
@@ -175,6 +184,14 @@ extension GroupMember {
                 "flow": "\(sa.selector)", "activate_in_ms": "\(activateIn.wholeMilliseconds)",
             ])
         return .installed
+    }
+
+    /// Makes room: the oldest SA that is not in use for sending goes.
+    private func dropOldest(of id: UInt32) {
+        guard let group = groups[id], let index = group.sas.firstIndex(where: { !$0.isActive }) else { return }
+        remove(group.sas[index], of: group)
+        groups[id]?.sas.remove(at: index)
+        log(.warning, "sa.removed", ["group": group.name, "spi": spiText(group.sas[index].key.spi), "reason": "limit"])
     }
 
     private func parameters(_ sa: DataSA, _ key: SAKey, of group: MemberGroup, isOutbound: Bool) -> SAParameters {

@@ -13,6 +13,8 @@ internal import Store
 extension GroupMember {
     /// Least time between two requests for a profile that an unauthenticated sign (an unknown KEK) provoked.
     private static let askInterval: Duration = .seconds(10)
+    /// How long repetitions under the KEK before a change are still heard: longer than any repair takes.
+    private static let channelKept: Duration = .seconds(60)
 
     /// Does the exchange octet of the header say PUSH?
     static func isPush(_ bytes: [UInt8]) -> Bool { bytes.count > 18 && bytes[18] == ExchangeType.push.rawValue }
@@ -73,12 +75,7 @@ extension GroupMember {
         guard let outcome = groups[id]?.receiver.receive(header, body: body, now: now) else { return }
         switch outcome {
         case .complete(let transaction, let body): install(body, of: transaction, header, in: id, now: now)
-        case .commit(let transaction, let milliseconds):
-            let activateAt = now + .milliseconds(Int64(milliseconds))
-            for index in groups[id]?.sas.indices ?? 0..<0 where groups[id]?.sas[index].transaction == transaction {
-                guard let planned = groups[id]?.sas[index].activateAt else { continue }
-                groups[id]?.sas[index].activateAt = min(planned, activateAt)
-            }
+        case .commit(let header): commit(header, in: id, now: now)
         case .nothing, .stale: break
         }
     }
@@ -93,20 +90,15 @@ extension GroupMember {
             log(.error, "push.malformed", ["group": groups[id]?.name ?? "", "reason": "\(error)"])
             return
         }
-        let removeIn = Duration.milliseconds(Int64(header.deactivateInMilliseconds))
-        if let rekeySA = update.rekeySA { change(to: rekeySA, in: id, keepingFor: removeIn, now: now) }
+        if let rekeySA = update.rekeySA { change(to: rekeySA, in: id, now: now) }
         var isWhole = true
-        for sa in update.dataSAs {
+        for (sa, origin) in Self.origins(of: update.dataSAs, in: transaction) {
             let code = install(
-                sa, in: id, transaction: transaction,
+                sa, in: id, transaction: origin,
                 activateIn: .milliseconds(Int64(header.activateInMilliseconds)), removeIn: nil, now: now)
             if !code.isGood { isWhole = false }
         }
-        // A transaction replaces whatever earlier ones brought, also what it carries again for members that missed it.
-        for index in groups[id]?.sas.indices ?? 0..<0 {
-            guard let held = groups[id]?.sas[index], held.transaction < transaction else { continue }
-            groups[id]?.sas[index].removeAt = min(held.removeAt ?? .distantFuture, now + removeIn)
-        }
+        letGo(header, in: id, now: now)
         guard isWhole else {
             log(.error, "push.incomplete", ["group": groups[id]?.name ?? "", "transaction": "\(transaction)"])
             return
@@ -121,7 +113,30 @@ extension GroupMember {
             ])
     }
 
-    private func change(to rekeySA: RekeySA, in id: UInt32, keepingFor kept: Duration, now: Instant) {
+    private func commit(_ header: TransactionHeader, in id: UInt32, now: Instant) {
+        let activateAt = now + .milliseconds(Int64(header.activateInMilliseconds))
+        for index in groups[id]?.sas.indices ?? 0..<0 {
+            guard let held = groups[id]?.sas[index], held.transaction == header.transaction,
+                let planned = held.activateAt
+            else { continue }
+            groups[id]?.sas[index].activateAt = min(planned, activateAt)
+        }
+        // Only who holds what replaces them may let go of the earlier ones.
+        if groups[id]?.receiver.complete ?? 0 >= header.transaction { letGo(header, in: id, now: now) }
+    }
+
+    /// A transaction replaces whatever earlier ones brought, also what it carries again for members that missed it: at
+    /// the header's time, or not before a COMMIT names one.
+    private func letGo(_ header: TransactionHeader, in id: UInt32, now: Instant) {
+        guard header.deactivateInMilliseconds < .max else { return }
+        let removeAt = now + .milliseconds(Int64(header.deactivateInMilliseconds))
+        for index in groups[id]?.sas.indices ?? 0..<0 {
+            guard let held = groups[id]?.sas[index], held.transaction < header.transaction else { continue }
+            groups[id]?.sas[index].removeAt = min(held.removeAt ?? .distantFuture, removeAt)
+        }
+    }
+
+    private func change(to rekeySA: RekeySA, in id: UInt32, now: Instant) {
         guard var group = groups[id], rekeySA.epoch > group.channel.rekeySA.epoch else { return }
         guard let channel = try? MemberChannel(rekeySA, of: id, now: now) else {
             log(.error, "push.unsupported-kek", ["group": group.name])
@@ -131,7 +146,7 @@ extension GroupMember {
             output(.leaveControl(group.channel.rekeySA.control))
             output(.joinControl(channel.rekeySA.control))
         }
-        group.previous = (group.channel, now + kept)
+        group.previous = (group.channel, min(now + Self.channelKept, group.channel.expiresAt))
         group.channel = channel
         groups[id] = group
         log(.info, "group.kek-changed", ["group": group.name, "epoch": "\(rekeySA.epoch)"])

@@ -29,7 +29,7 @@ struct ServerDataSA {
     let createdAt: Instant
     /// When senders move to it.
     var activateAt: Instant
-    /// When it is gone, for one that is being replaced.
+    /// When it is gone, for one that was replaced and that no sender uses any more.
     var removeAt: Instant?
     let expiresAt: Instant
 
@@ -65,6 +65,14 @@ struct OpenTransaction {
     let commitAtPercent: Double?
 }
 
+/// Tells the members by COMMIT when the SAs that a transaction replaced are gone.
+struct Retirement {
+    let transaction: UInt64
+    let removeAt: Instant
+    var copiesLeft: Int
+    var nextAt: Instant
+}
+
 /// One group at the server.
 struct GroupState {
     let entry: GroupEntry
@@ -80,6 +88,7 @@ struct GroupState {
     var sequence: NumberBlock
     var nextSenderID: UInt32 = 1
     var open: [UInt64: OpenTransaction] = [:]
+    var retirement: Retirement?
     var lastVerdict: VerdictReport?
     var dataRekeyAt: Instant
     var kekRekeyAt: Instant
@@ -88,6 +97,11 @@ struct GroupState {
 
     func memberName(_ index: UInt32) -> String {
         members.first { $0.value.index == index }?.key ?? "member \(index)"
+    }
+
+    /// The newest transaction whose keys every sender confirmed: what earlier ones brought is used no more.
+    var confirmedBySenders: UInt64 {
+        members.values.filter { $0.role.maySend && $0.holdsKeys }.map(\.confirmed).min() ?? transaction
     }
 
     /// Data SAs that are not over.
@@ -103,6 +117,7 @@ struct GroupState {
             if let commitAt = transaction.commitAt { next = min(next, commitAt) }
             if transaction.heldVerdict != nil { next = min(next, transaction.sender.activateAt) }
         }
+        if let retirement { next = min(next, retirement.nextAt) }
         for sa in data { next = min(next, sa.removeAt ?? sa.expiresAt) }
         return next
     }

@@ -11,6 +11,8 @@ internal import Store
 extension KeyServer {
     /// When the scheduled change of a key comes: at this share of its life, in percent.
     private static let rekeyAtPercent = 80
+    /// Transactions whose data SAs may live at a time; what is older goes even if a sender still has nothing newer.
+    private static let generationsKept = 3
     /// From a COMMIT's receipt to the move: covers the spread of its copies.
     private static let commitLead: Duration = .milliseconds(300)
 
@@ -130,7 +132,9 @@ extension KeyServer {
         let transaction = group.transaction + 1
         let oldChannel = group.channel
         let activateAt = now + group.entry.rollover.activateAfter
-        let removeAt = activateAt + group.entry.rollover.keepOld
+        // A removed sender must not be heard much longer. Otherwise the old SAs stay until every sender has confirmed
+        // the new ones: one that missed them goes on with what it has, and its receivers must be able to open that.
+        let removeAt = reason == .revocation ? activateAt + group.entry.rollover.keepOld : .distantFuture
         let made = newDataSAs(for: group.entry, transaction: transaction, activateAt: activateAt, now: now)
         var nextRekeySA: RekeySA?
         if newKEK {
@@ -145,8 +149,12 @@ extension KeyServer {
         }
         let body = try updateBody(group, made: made, rekeySA: nextRekeySA, reason: reason)
         if let nextRekeySA { group.rekeySA = nextRekeySA }
-        for index in group.data.indices where group.data[index].removeAt.map({ $0 > removeAt }) ?? true {
-            group.data[index].removeAt = removeAt
+        let tooOld = Set(group.data.map(\.transaction)).sorted().dropLast(Self.generationsKept - 1)
+        for index in group.data.indices {
+            let isTooOld = tooOld.contains(group.data[index].transaction)
+            let end = isTooOld ? activateAt + group.entry.rollover.keepOld : removeAt
+            guard end < group.data[index].removeAt ?? .distantFuture else { continue }
+            group.data[index].removeAt = end
         }
         group.data += made
         group.transaction = transaction
@@ -231,6 +239,7 @@ extension KeyServer {
             for transaction in groups[id]?.open.keys.sorted() ?? [] {
                 drive(transaction, of: id, now: now)
             }
+            retire(id, now: now)
             beacon(id, now: now)
             forget(id, now: now)
         }
@@ -384,6 +393,41 @@ extension KeyServer {
             let association = clients[name]?.association
         else { return }
         endpoint.probe(association, now: now)
+    }
+
+    /// Ends the SAs that a transaction replaced, once every sender has confirmed it, and tells the members.
+    private func retire(_ id: UInt32, now: Instant) {
+        guard var group = groups[id] else { return }
+        let confirmed = group.confirmedBySenders
+        let replaced = group.data.indices.filter {
+            group.data[$0].transaction < confirmed && group.data[$0].removeAt == nil
+        }
+        if !replaced.isEmpty {
+            let activateAt = group.data.filter { $0.transaction == confirmed }.map(\.activateAt).max() ?? now
+            let removeAt = max(activateAt, now) + group.entry.rollover.keepOld
+            for index in replaced { group.data[index].removeAt = removeAt }
+            group.retirement = Retirement(
+                transaction: confirmed, removeAt: removeAt, copiesLeft: max(group.entry.push.copies, 1), nextAt: now)
+            groups[id] = group
+        }
+        while let retirement = groups[id]?.retirement, retirement.nextAt <= now {
+            announce(retirement, group: group, now: now)
+            let isLast = retirement.copiesLeft <= 1
+            groups[id]?.retirement?.copiesLeft -= 1
+            groups[id]?.retirement?.nextAt = now + group.entry.push.spread / 2
+            if isLast { groups[id]?.retirement = nil }
+        }
+    }
+
+    private func announce(_ retirement: Retirement, group: GroupState, now: Instant) {
+        // Times count from receipt, half a round trip after the send.
+        let receipt = now + group.entry.push.roundTrip / 2
+        let end = UInt32(clamping: max((retirement.removeAt - receipt).wholeMilliseconds, 0))
+        let header = TransactionHeader(
+            kind: .commit, group: group.entry.id, epoch: group.rekeySA.epoch, transaction: retirement.transaction,
+            feedback: FeedbackRequest(mode: .none), activateInMilliseconds: .max,
+            deactivateInMilliseconds: end)
+        multicast(header, body: [], channel: group.channel, group: group.entry.id)
     }
 
     /// Names the newest transaction to members that heard nothing of it, ever more rarely.

@@ -123,7 +123,7 @@ extension KeyServer {
     private func describe(_ item: ServerDataSA, of group: GroupState, now: Instant) -> ServerSnapshot.SA {
         let end = min(item.expiresAt, item.removeAt ?? item.expiresAt)
         let isOld =
-            item.removeAt != nil && group.data.contains { $0.transaction > item.transaction && $0.activateAt <= now }
+            group.data.contains { $0.transaction > item.transaction && $0.activateAt <= now }
         return ServerSnapshot.SA(
             group: group.entry.name, spi: spiText(item.sa.spi), flow: item.sa.selector.description,
             suite: item.sa.suite.rawValue, transaction: item.transaction,

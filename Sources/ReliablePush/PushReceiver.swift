@@ -22,8 +22,8 @@ public struct PushReceiver {
         case nothing
         /// The transaction is older than the newest complete one.
         case stale
-        /// Switch to the new SAs of this transaction in so many milliseconds.
-        case commit(transaction: UInt64, activateInMilliseconds: UInt32)
+        /// Switch to the SAs of the header's transaction, and let go of earlier ones, at the header's times.
+        case commit(TransactionHeader)
     }
 
     /// This member's number: its slot.
@@ -63,8 +63,7 @@ public struct PushReceiver {
         switch header.kind {
         case .commit:
             if header.transaction > complete { askForMissing(header, now: now) }
-            return .commit(
-                transaction: header.transaction, activateInMilliseconds: header.activateInMilliseconds)
+            return .commit(header)
         case .beacon:
             if header.transaction > complete { askForMissing(header, now: now) }
             return .nothing

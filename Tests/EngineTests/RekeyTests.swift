@@ -178,6 +178,26 @@ import Testing
         #expect(hub.active != worn && hub.active != nil)
     }
 
+    @Test func aSenderThatMissesARekeyIsHeardAllTheSame() throws {
+        let world = try World()
+        try world.bringUp()
+        world.run(.seconds(3))
+        let (hub, site) = (try world.client("hub"), try world.client("site1"))
+        let old = try #require(hub.active)
+        hub.isDeaf = true
+        let transaction = try world.rekey()
+        for _ in 0..<120 {
+            world.run(.seconds(1))
+            let active = try #require(hub.active)
+            #expect(site.inbound[active] != nil, "what the sender uses, the receivers hold")
+        }
+        #expect(world.verdict(transaction)?.unconfirmed.map(\.client) == ["hub"])
+        hub.isDeaf = false
+        #expect(world.run(.seconds(200)) { hub.active != old && site.inbound[old] == nil })
+        let active = try #require(hub.active)
+        #expect(site.inbound[active] != nil && site.inbound.count == 1)
+    }
+
     @Test func commitMovesSendersEarly() throws {
         var options = World.Options()
         options.adjust = {
