@@ -7,7 +7,7 @@ PYTHON ?= python3
 BUILD = .build/debug
 
 .DEFAULT_GOAL := help
-.PHONY: setup build test demo lint clean help
+.PHONY: setup build test demo model lint clean help
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ test: setup ## Build and run all tests; the last line counts them
 
 demo: setup build ## A protected video stream over an emulated satellite, its keys changed while it plays
 	$(PYTHON) demo/demo.py $(BUILD)
+
+model: ## Explore all states of a small phase 3 with Spin (spec/push.pml)
+	scripts/model.sh
 
 lint: ## Look for format errors (swift format -i mends them)
 	$(SWIFT) format lint --strict --recursive Sources Tests Package.swift

@@ -9,6 +9,7 @@ packages=(
     tshark python3 python3-scapy python3-cryptography     # judges in the tests
     strongswan-swanctl charon-systemd                     # the other end of phase 1 in the tests
     libcharon-extra-plugins libstrongswan-extra-plugins libstrongswan-standard-plugins
+    spin gcc                                              # the model of phase 3
     nftables iproute2 iputils-ping procps tcpdump ethtool # networks in namespaces
     ffmpeg                                                # the demonstration's film
 )
