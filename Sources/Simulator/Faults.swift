@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import Basics
+internal import Cryptography
 internal import ESP
+internal import FMKE
 internal import GroupMember
 internal import KeyServer
 internal import LinkModel
@@ -190,6 +192,7 @@ extension Simulation {
     /// Somebody on the link repeats, bends or redirects what was sent.
     private func attack(_ member: MemberStation, _ random: SeededRandom) {
         say("sim.attack", member.name)
+        if random.happens(0.3) { return forge(random) }
         for _ in 0..<(1 + random.number(below: 8)) {
             guard var datagram = random.pick(recorded) else { return }
             if random.happens(0.6), !datagram.bytes.isEmpty {
@@ -203,6 +206,25 @@ extension Simulation {
             let station = network.terminals[terminal]
             guard target.address == station.address || station.joined.contains(target) else { continue }
             deliver(Datagram(local: target, remote: datagram.local, bytes: datagram.bytes), at: terminal)
+        }
+    }
+
+    /// A member that knows the KEK, but not the key of the GCKS, seals PUSHes of its own.
+    private func forge(_ random: SeededRandom) {
+        let group = Int(random.number(below: UInt64(scenario.groups.count)))
+        guard let forger = try? SigningKey.seeded(random),
+            let rekeySA = knowledge.rekeySA(ofGroup: group, verifyingKey: forger.publicKey),
+            let sealer = try? PushSealer(group: Directory.groupID(group), rekeySA: rekeySA, signingKey: forger)
+        else { return }
+        let header = TransactionHeader(
+            kind: random.happens(0.5) ? .commit : .beacon, group: Directory.groupID(group), epoch: rekeySA.epoch,
+            transaction: .max / 2, feedback: FeedbackRequest(mode: .none), activateInMilliseconds: 0,
+            deactivateInMilliseconds: 0)
+        let sequence = UInt64.max / 2 + random.number(below: 1_000_000)
+        guard let bytes = try? sealer.seal(header, body: [], sequence: sequence) else { return }
+        let source = SocketAddress(ServerStation.address, 848)
+        for station in members where network.terminals[station.terminal].joined.contains(rekeySA.control) {
+            deliver(Datagram(local: rekeySA.control, remote: source, bytes: bytes), at: station.terminal)
         }
     }
 }

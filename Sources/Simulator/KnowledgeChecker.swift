@@ -106,10 +106,19 @@ final class KnowledgeChecker: Checker {
 
     private func opener(_ spi: RekeySPI, _ simulation: Simulation) -> PushOpener? {
         guard let kek = keks[spi] else { return nil }
-        let rekeySA = RekeySA(
-            spi: spi, source: ServerStation.address, control: directory.policies[kek.group].control, epoch: kek.epoch,
-            lifetimeSeconds: 1, signatureAlgorithm: simulation.signingKey.algorithm,
-            verifyingKey: simulation.signingKey.publicKey, kek: kek.key)
+        let rekeySA = rekeySA(spi, kek, verifyingKey: simulation.signingKey.publicKey)
         return try? PushOpener(group: Directory.groupID(kek.group), rekeySA: rekeySA)
+    }
+
+    private func rekeySA(_ spi: RekeySPI, _ kek: KEK, verifyingKey: [UInt8]) -> RekeySA {
+        RekeySA(
+            spi: spi, source: ServerStation.address, control: directory.policies[kek.group].control, epoch: kek.epoch,
+            lifetimeSeconds: 1, signatureAlgorithm: .ed25519, verifyingKey: verifyingKey, kek: kek.key)
+    }
+
+    /// The current one of a group, with another signer's key in it: what a forging member works with.
+    func rekeySA(ofGroup group: Int, verifyingKey: [UInt8]) -> RekeySA? {
+        guard let spi = current[group], let kek = keks[spi] else { return nil }
+        return rekeySA(spi, kek, verifyingKey: verifyingKey)
     }
 }

@@ -44,7 +44,7 @@ public final class Simulation {
     private var recentStart = 0
     private let epochMicroseconds: UInt64 = 1_700_000_000_000_000
     private var datagrams = 0
-    private let knowsAll: KnowledgeChecker
+    let knowledge: KnowledgeChecker
 
     public init(_ scenario: Scenario) throws {
         self.scenario = scenario
@@ -63,9 +63,9 @@ public final class Simulation {
         network.add(ServerStation.address, uplink: faultless, downlink: scenario.downlink)
         for member in members { network.add(member.address, uplink: scenario.uplink, downlink: scenario.downlink) }
         let directory = Directory(scenario)
-        knowsAll = KnowledgeChecker(directory)
+        knowledge = KnowledgeChecker(directory)
         checkers = [
-            ConvergenceChecker(directory), AcceptanceChecker(directory), NumberChecker(directory), knowsAll,
+            ConvergenceChecker(directory), AcceptanceChecker(directory), NumberChecker(directory), knowledge,
             FeedbackChecker(directory), SharedSAChecker(directory),
         ]
     }
