@@ -5,7 +5,8 @@ import Testing
 /// Seeds that found faults of the engines, by what was wrong.
 @Suite struct RegressionTests {
     static let seeds: [(what: String, seed: UInt64)] = [
-        ("a verdict named a member that was revoked meanwhile by its number", 56)
+        ("a verdict named a member that was revoked meanwhile by its number", 56),
+        ("a sender moved back to an older SA, whose activation time came after a COMMIT", 1),
     ]
 
     @Test(arguments: seeds) func theFaultIsGone(what: String, seed: UInt64) throws {
