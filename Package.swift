@@ -116,8 +116,6 @@ let package = Package(
         tests(of: "gcks", ["Commands", "Control", "Settings", arguments]),
         tests(of: "satipsec", ["Commands", "Control", "Settings", arguments]),
         tests(of: "Simulator", ["Basics"]),
-        tests(of: "gcks", ["Control", arguments]),
-        tests(of: "satipsec", ["Control", arguments]),
         .testTarget(name: "TidyTests", swiftSettings: common),
         .testTarget(
             name: "DemoTests", dependencies: ["satemu"], exclude: ["test_claims.py", "test_emulator.py"],

@@ -177,7 +177,8 @@ extension GroupMember {
         if group.sas.count >= configuration.limits.dataAssociationsPerGroup * 2 { dropOldest(of: id) }
         let taken = groups.contains { $0.key != id && $0.value.sas.contains { $0.sa.selector.overlaps(sa.selector) } }
         guard !taken else { return .conflict }
-        let position = group.sas.firstIndex { $0.key == next } ?? group.sas.endIndex
+        let held = groups[id]?.sas ?? []
+        let position = held.firstIndex { $0.key == next } ?? held.endIndex
         groups[id]?.sas.insert(
             MemberSA(
                 sa: sa, key: key, transaction: transaction, expiresAt: now + .seconds(Int64(sa.lifetimeSeconds)),

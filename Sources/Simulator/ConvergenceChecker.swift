@@ -122,6 +122,7 @@ final class ConvergenceChecker: Checker {
         guard let engine = simulation.server.engine else { return ["the server is down"] }
         let snapshot = engine.snapshot(now: simulation.now)
         var behind: [String] = []
+        for client in snapshot.clients where client.state == "absent" { behind.append("\(client.name) is absent") }
         for group in snapshot.groups {
             for member in group.members where !member.isCurrent {
                 behind.append("\(member.client) has not confirmed \(group.transaction) of \(group.name)")

@@ -49,7 +49,7 @@ extension Simulation {
             network.classLoss[kind] = random.happens(0.3) ? 1 : random.unit()
             last(.classArrives(kind), "sim.class-loss", "\(kind) \(network.classLoss[kind] ?? 0)", random)
         case 14:
-            member.refusesSAs = true
+            member.refusesSAs = scenario.refusesSAs
             last(.accepts(member.number), "sim.refuses-sas", member.name, random)
         case 15: wearOut(member)
         case 16: badWeather(random)

@@ -39,6 +39,8 @@ public struct Scenario: Sendable {
     public var startSpread: Duration = .seconds(5)
     public var phase1Lifetime: Duration
     public var sharesControlAddress = false
+    /// Do data planes refuse SAs now and then?
+    public var refusesSAs = false
     /// Are the costly checks (every receiver against every sender) made after each change?
     public var checksEverything = true
 
