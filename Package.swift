@@ -30,6 +30,7 @@ let package = Package(
         .executable(name: "gcks", targets: ["gcks"]),
         .executable(name: "satipsec", targets: ["satipsec"]),
         .executable(name: "satemu", targets: ["satemu"]),
+        .executable(name: "satsim", targets: ["satsim"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
@@ -58,6 +59,14 @@ let package = Package(
         // Engines, sans-I/O
         module("KeyServer", ["FMKE", "ReliablePush", "Store", "IKEv1", "ISAKMP", "Cryptography", "Basics"]),
         module("GroupMember", ["FMKE", "ReliablePush", "ESP", "Store", "IKEv1", "ISAKMP", "Cryptography", "Basics"]),
+
+        // A whole deployment in virtual time, sans-I/O
+        module(
+            "Simulator",
+            [
+                "KeyServer", "GroupMember", "ReliablePush", "FMKE", "ESP", "LinkModel", "Store", "IKEv1", "Cryptography",
+                "Basics",
+            ]),
 
         // Drivers: I/O, operating system, time
         module("EventLoop", ["CLibevent", "CLinux", "Basics"]),
@@ -88,6 +97,7 @@ let package = Package(
             name: "satemu",
             dependencies: ["LinkModel", "CLinux", "Basics", arguments, .product(name: "Yams", package: "Yams")],
             swiftSettings: product),
+        .executableTarget(name: "satsim", dependencies: ["Simulator", "Basics", arguments], swiftSettings: product),
 
         // Tests
         tests(of: "Basics"),
@@ -105,6 +115,7 @@ let package = Package(
             swiftSettings: common),
         tests(of: "gcks", ["Commands", "Control", "Settings", arguments]),
         tests(of: "satipsec", ["Commands", "Control", "Settings", arguments]),
+        tests(of: "Simulator", ["Basics"]),
         .testTarget(name: "TidyTests", swiftSettings: common),
         .testTarget(
             name: "DemoTests", dependencies: ["satemu"], exclude: ["test_claims.py", "test_emulator.py"],

@@ -81,9 +81,13 @@ extension GroupMember {
         // A profile that crossed a newer PUSH on its way names nothing that we lack.
         let isStale = section.membership.transaction < groups[id]?.receiver.complete ?? 0
         var items = [rekeyItem]
-        for (sa, origin) in Self.origins(of: section.dataSAs, in: section.membership.transaction) {
+        for (position, item) in Self.origins(of: section.dataSAs, in: section.membership.transaction).enumerated() {
+            let sa = item.sa
+            // They come oldest first: one that we missed stands before those behind it that we hold.
+            let later = Set(section.dataSAs[(position + 1)...].map(\.spi))
+            let next = groups[id]?.sas.first { later.contains($0.key.spi) }
             let code = install(
-                sa, in: id, transaction: origin,
+                sa, in: id, transaction: min(item.transaction, next?.transaction ?? .max), before: next?.key,
                 activateIn: .milliseconds(Int64(sa.activateInMilliseconds)),
                 removeIn: sa.deactivateInMilliseconds.map { .milliseconds(Int64($0)) }, now: now)
             items.append(ConfigureAnswer.Item(group: id, spi: sa.spi, code: code))
@@ -154,8 +158,10 @@ extension GroupMember {
     }
 
     /// Takes a data SA in, or brings the times of a known one up to date.
+    /// - Parameter next: one that we hold and that is newer; nil when none is.
     func install(
-        _ sa: DataSA, in id: UInt32, transaction: UInt64, activateIn: Duration, removeIn: Duration?, now: Instant
+        _ sa: DataSA, in id: UInt32, transaction: UInt64, before next: SAKey? = nil, activateIn: Duration,
+        removeIn: Duration?, now: Instant
     ) -> ConfigureAnswer.Code {
         guard let group = groups[id] else { return .failed }
         let activateAt = now + activateIn
@@ -171,10 +177,12 @@ extension GroupMember {
         if group.sas.count >= configuration.limits.dataAssociationsPerGroup * 2 { dropOldest(of: id) }
         let taken = groups.contains { $0.key != id && $0.value.sas.contains { $0.sa.selector.overlaps(sa.selector) } }
         guard !taken else { return .conflict }
-        groups[id]?.sas.append(
+        let held = groups[id]?.sas ?? []
+        let position = held.firstIndex { $0.key == next } ?? held.endIndex
+        groups[id]?.sas.insert(
             MemberSA(
                 sa: sa, key: key, transaction: transaction, expiresAt: now + .seconds(Int64(sa.lifetimeSeconds)),
-                activateAt: group.maySend ? activateAt : nil, removeAt: removeAt))
+                activateAt: group.maySend ? activateAt : nil, removeAt: removeAt), at: position)
         if group.mayReceive { output(.data(.addInbound(parameters(sa, key, of: group, isOutbound: false)))) }
         if group.maySend { output(.data(.addOutbound(parameters(sa, key, of: group, isOutbound: true)))) }
         log(
@@ -205,14 +213,21 @@ extension GroupMember {
     /// Moves senders to SAs whose time has come and takes out those whose time is over.
     func ageSAs(of id: UInt32, now: Instant) {
         guard let group = groups[id] else { return }
-        for index in group.sas.indices {
-            guard let due = group.sas[index].activateAt, due <= now, group.sas[index].endsAt > now else { continue }
-            let sa = group.sas[index]
-            groups[id]?.sas[index].activateAt = nil
-            output(.data(.activateOutbound(sa.key)))
-            for other in group.sas.indices where group.sas[other].sa.selector == sa.sa.selector {
-                groups[id]?.sas[other].isActive = other == index
+        // Of each flow the newest one that is due; never one that is older than what is in use: activation times of
+        // transactions that overlap need not be in their order (COMMIT moves one of them, a repair comes late).
+        for index in group.sas.indices.reversed() {
+            guard let sa = groups[id]?.sas[index], let due = sa.activateAt, due <= now, sa.endsAt > now else {
+                continue
             }
+            groups[id]?.sas[index].activateAt = nil
+            let others = group.sas.indices.filter { $0 != index && group.sas[$0].sa.selector == sa.sa.selector }
+            let isOvertaken = others.contains { other in
+                groups[id]?.sas[other].isActive == true && group.sas[other].isNewer(than: sa, isLater: other > index)
+            }
+            guard !isOvertaken else { continue }
+            output(.data(.activateOutbound(sa.key)))
+            groups[id]?.sas[index].isActive = true
+            for other in others { groups[id]?.sas[other].isActive = false }
             log(.info, "sa.activated", ["group": group.name, "spi": spiText(sa.key.spi)])
         }
         for sa in groups[id]?.sas ?? [] where sa.endsAt <= now {

@@ -21,6 +21,11 @@ struct MemberSA {
     var hasFailed = false
 
     var endsAt: Instant { min(expiresAt, removeAt ?? expiresAt) }
+
+    /// Of one transaction the later one in the list is the newer.
+    func isNewer(than other: MemberSA, isLater: Bool) -> Bool {
+        transaction == other.transaction ? isLater : transaction > other.transaction
+    }
 }
 
 /// A rekey SA that this member can open PUSHes of.
@@ -48,7 +53,7 @@ struct MemberGroup {
     var previous: (channel: MemberChannel, until: Instant)?
     var receiver: PushReceiver
     var window: SequenceWindow
-    /// In the order they came.
+    /// Oldest first, as far as the messages say.
     var sas: [MemberSA] = []
     /// When to ask for the profile, after a sign that we missed something the control channel cannot repair.
     var askAt: Instant?

@@ -77,6 +77,8 @@ struct Retirement {
 struct GroupState {
     let entry: GroupEntry
     var members: [String: MemberState] = [:]
+    /// Who has, or had, each index: a verdict names a member also when it was taken out meanwhile.
+    var names: [UInt32: String] = [:]
     var rekeySA: RekeySA
     /// That of the current KEK.
     var channel: PushSealer
@@ -95,9 +97,7 @@ struct GroupState {
     var beaconAt: Instant
     var beaconPause: Duration = .seconds(1)
 
-    func memberName(_ index: UInt32) -> String {
-        members.first { $0.value.index == index }?.key ?? "member \(index)"
-    }
+    func memberName(_ index: UInt32) -> String { names[index] ?? "member \(index)" }
 
     /// The newest transaction whose keys every sender confirmed: what earlier ones brought is used no more.
     var confirmedBySenders: UInt64 {

@@ -35,6 +35,7 @@ extension KeyServer {
         group.nextSenderID = UInt32(clamping: try number(records.value(of: "\(prefix)/sender-id")))
         for (index, member) in entry.members.enumerated() where clients[member.client]?.isRevoked == false {
             group.members[member.client] = MemberState(index: UInt32(index), role: member.role)
+            group.names[UInt32(index)] = member.client
         }
         group.data = newDataSAs(for: entry, transaction: group.transaction, activateAt: now, now: now)
         groups[entry.id] = group
@@ -378,7 +379,7 @@ extension KeyServer {
     }
 
     private func repair(_ member: UInt32, of id: UInt32, now: Instant) {
-        guard let name = groups[id]?.members.first(where: { $0.value.index == member })?.key else { return }
+        guard let name = groups[id]?.names[member], groups[id]?.members[name] != nil else { return }
         if clients[name]?.association != nil {
             sendProfile(to: name, now: now)
         } else {
@@ -389,7 +390,7 @@ extension KeyServer {
     }
 
     private func probe(_ member: UInt32, of id: UInt32, now: Instant) {
-        guard let name = groups[id]?.members.first(where: { $0.value.index == member })?.key,
+        guard let name = groups[id]?.names[member], groups[id]?.members[name] != nil,
             let association = clients[name]?.association
         else { return }
         endpoint.probe(association, now: now)

@@ -141,6 +141,8 @@ public final class KeyServer {
             }
             for key in groups[id]?.open.keys.sorted() ?? [] {
                 groups[id]?.open[key]?.sender.giveUp(removed.index, reason: .revoked)
+                // The new profiles carry its keys along; a repair would go under a KEK that the removed client knows.
+                groups[id]?.open[key]?.sender.leaveMulticast(now: now)
             }
             transactions[entry.name] = try startTransaction(group: id, newKEK: true, reason: .revocation, now: now)
         }

@@ -138,6 +138,15 @@ public struct PushSender: Sendable {
         if unconfirmed.isEmpty, !isEnded { state = .ending }
     }
 
+    /// Nothing more may go by multicast: who has the channel's KEK lost its authorisation. Whoever has not confirmed gets
+    /// the keys by a unicast that the caller sends now.
+    public mutating func leaveMulticast(now: Instant) {
+        switch state {
+        case .transmitting, .collecting: state = .unicasting(asked: true, until: now + policy.roundTrip * 10)
+        case .unicasting, .probing, .ending, .ended: break
+        }
+    }
+
     /// Ends the transaction now: a newer one carries its keys.
     public mutating func supersede() {
         guard !isEnded else { return }

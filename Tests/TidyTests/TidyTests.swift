@@ -144,6 +144,10 @@ extension TidyTests {
         "LinkModel": ["Basics"],
         "KeyServer": ["FMKE", "ReliablePush", "Store", "IKEv1", "ISAKMP", "Cryptography", "Basics"],
         "GroupMember": ["FMKE", "ReliablePush", "ESP", "Store", "IKEv1", "ISAKMP", "Cryptography", "Basics"],
+        "Simulator": [
+            "KeyServer", "GroupMember", "ReliablePush", "FMKE", "ESP", "LinkModel", "Store", "IKEv1", "Cryptography",
+            "Basics",
+        ],
         "EventLoop": ["CLibevent", "CLinux", "Basics", "Glibc"],
         "DataPlane": ["EventLoop", "ESP", "CLinux", "Cryptography", "Basics", "Glibc"],
         "Settings": ["KeyServer", "ReliablePush", "IKEv1", "Cryptography", "Basics", "Yams", "Glibc"],
@@ -161,6 +165,7 @@ extension TidyTests {
             "ArgumentParser", "Logging", "Foundation",
         ],
         "satemu": ["LinkModel", "CLinux", "Basics", "ArgumentParser", "Yams", "Foundation", "Glibc"],
+        "satsim": ["Simulator", "Basics", "ArgumentParser"],
     ]
 
     /// The module that a line imports.

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Basics
+internal import Cryptography
+internal import FMKE
+internal import KeyServer
+internal import Store
+
+/// (b) No member accepts a PUSH that the GCKS did not send, or twice, or of another group, or with a sequence at or
+/// below its floor.
+final class AcceptanceChecker: Checker {
+    let name = "b: accepted PUSHes"
+
+    private struct Floor {
+        var sequence: UInt64 = 0
+        var epoch: UInt64 = 0
+    }
+    private let directory: Directory
+    private var groups: [RekeySPI: Int] = [:]
+    private var sent: [Int: [UInt64: [UInt8]]] = [:]
+    /// Last sequence and epoch of each group at the server.
+    private var state: [Int: Floor]
+    /// What each profile of the present server said, by member, in the order of generations.
+    private var profiles: [Int: [[Int: Floor]]] = [:]
+    private var floors: [Int: [Int: Floor]] = [:]
+    private var accepted: [Int: [Int: Set<UInt64>]] = [:]
+
+    init(_ directory: Directory) {
+        self.directory = directory
+        state = Dictionary(uniqueKeysWithValues: directory.roles.indices.map { ($0, Floor()) })
+    }
+
+    func observe(_ observation: Observation, in simulation: Simulation) {
+        switch observation {
+        case .serverPersisted(let record): learn(record)
+        case .pushSent(let spi, let sequence, let bytes):
+            guard let group = groups[spi] else {
+                return simulation.violate(name, "a PUSH under an SPI that no record names")
+            }
+            sent[group, default: [:]][sequence] = bytes
+            state[group]?.sequence = sequence
+        case .serverStopped: profiles = [:]
+        case .serverLogged(let event) where event.name == "configure.sent" || event.name == "configure.failed":
+            guard let member = event["client"].flatMap(Directory.member) else { return }
+            profiles[member, default: []].append(state)
+        case .memberStarted(let member): (floors[member], accepted[member]) = ([:], [:])
+        case .memberLogged(let member, let event) where event.name == "configure.received":
+            guard let generation = event["generation"].flatMap({ Int($0) }), let names = event["groups"] else { return }
+            raiseFloors(of: member, generation: generation, groups: names)
+        case .memberLogged(let member, let event) where event.name == "group.kek-changed":
+            guard let group = event["group"].flatMap({ directory.index(name: $0) }) else { return }
+            floors[member]?[group, default: Floor()].epoch = event["epoch"].flatMap(UInt64.init) ?? 0
+        case .memberPersisted(let member, let record): accept(record, by: member, simulation)
+        default: break
+        }
+    }
+
+    private func learn(_ record: Record) {
+        let path = record.path
+        guard path.count == 3, path[0] == "group", let group = directory.index(id: path[1]) else { return }
+        if path[2] == "epoch", let number = record.number { state[group]?.epoch = number - 1 }
+        guard path[2] == "rekey-sa" else { return }
+        var reader = OctetReader(record.value.revealed())
+        guard let high = try? reader.u64(), let low = try? reader.u64() else { return }
+        groups[RekeySPI(high: high, low: low)] = group
+    }
+
+    private func raiseFloors(of member: Int, generation: Int, groups names: String) {
+        guard let said = profiles[member], said.indices.contains(generation - 1) else { return }
+        for name in names.split(separator: ",") {
+            guard let group = directory.index(name: String(name)), let new = said[generation - 1][group] else {
+                continue
+            }
+            let old = floors[member]?[group] ?? Floor()
+            guard new.epoch >= old.epoch else { continue }
+            floors[member]?[group] = Floor(sequence: max(old.sequence, new.sequence), epoch: new.epoch)
+        }
+    }
+
+    private func accept(_ record: Record, by member: Int, _ simulation: Simulation) {
+        let path = record.path
+        guard path.count == 3, path[2] == "accepted", let sequence = record.number else { return }
+        guard let group = directory.index(id: path[1]), directory.roles[group][member] != nil else {
+            return simulation.violate(name, "m\(member) accepted a PUSH of a group that is not its own")
+        }
+        guard let delivered = simulation.delivered, sent[group]?[sequence] == delivered.bytes else {
+            return simulation.violate(name, "m\(member) accepted PUSH \(sequence), which the GCKS did not send so")
+        }
+        guard accepted[member, default: [:]][group, default: []].insert(sequence).inserted else {
+            return simulation.violate(name, "m\(member) accepted PUSH \(sequence) twice")
+        }
+        if let floor = floors[member]?[group], sequence <= floor.sequence {
+            simulation.violate(name, "m\(member) accepted PUSH \(sequence), its floor is \(floor.sequence)")
+        }
+    }
+}

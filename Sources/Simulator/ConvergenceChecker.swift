@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Basics
+internal import ESP
+internal import GroupMember
+internal import KeyServer
+
+/// (a) Every transaction ends in a verdict that names every member; and when the faults have stopped, everybody who is
+/// up and authorised has the current keys within a bounded time. It also ends the run: once all have settled, each
+/// group is rekeyed once more, which must work.
+final class ConvergenceChecker: Checker {
+    let name = "a: verdicts and current keys"
+    /// From start to verdict: copies, answers, three repair rounds over 2 kbit/s, two unicasts, two probes, activation.
+    static let verdictTime: Duration = .seconds(180)
+
+    private struct Pending {
+        var startedAt: Instant
+        var members: Set<String>
+    }
+    private enum Phase { case faults, settling, lastRekey, settlingAgain }
+
+    private let directory: Directory
+    private var pending: [String: [UInt64: Pending]] = [:]
+    private var phase = Phase.faults
+    private var deadline = Instant.distantFuture
+    private var nextCheck = Instant.distantFuture
+    private var lastRekeys: Set<String> = []
+
+    init(_ directory: Directory) { self.directory = directory }
+
+    func observe(_ observation: Observation, in simulation: Simulation) {
+        switch observation {
+        case .serverLogged(let event) where event.name == "rekey.started": started(event, simulation)
+        case .ended(let report): ended(report, simulation)
+        case .serverStopped: pending = [:]
+        case .faultsEnded:
+            phase = .settling
+            deadline = simulation.now + simulation.scenario.settleTime
+            check(again: .seconds(5), simulation)
+        case .stepDone:
+            if simulation.now >= nextCheck { settle(simulation) }
+        default: break
+        }
+    }
+
+    private func started(_ event: LogEvent, _ simulation: Simulation) {
+        guard let group = event["group"], let index = directory.index(name: group),
+            let transaction = event["transaction"].flatMap(UInt64.init)
+        else { return }
+        let out = Set(simulation.members.filter(\.isRevoked).map(\.number)).union(simulation.server.removed)
+        let members = Set(directory.roles[index].keys.filter { !out.contains($0) }.map { "m\($0)" })
+        pending[group, default: [:]][transaction] = Pending(startedAt: simulation.now, members: members)
+        simulation.transactions += 1
+        // A look at the end of its time, whatever else happens.
+        simulation.queue.schedule(.check, at: simulation.now + Self.verdictTime + .seconds(1))
+    }
+
+    private func ended(_ report: VerdictReport, _ simulation: Simulation) {
+        guard let expected = pending[report.group]?.removeValue(forKey: report.transaction) else {
+            simulation.violate(name, "a second verdict on transaction \(report.transaction) of \(report.group)")
+            return
+        }
+        let named = report.confirmed.map(\.client) + report.unconfirmed.map(\.client) + report.absent
+        guard Set(named) == expected.members, named.count == Set(named).count else {
+            simulation.violate(
+                name,
+                "verdict on \(report.transaction) of \(report.group) names \(named.sorted()), "
+                    + "members were \(expected.members.sorted())")
+            return
+        }
+        guard phase == .lastRekey, lastRekeys.remove(report.group) != nil else { return }
+        guard report.verdict == "confirmed" && report.absent.isEmpty || simulation.scenario.residualLoss > 0 else {
+            let missing = report.unconfirmed.map { "\($0.client) \($0.reason)" } + report.absent.map { "\($0) absent" }
+            simulation.violate(name, "without faults a rekey of \(report.group) misses \(missing)")
+            return
+        }
+        if lastRekeys.isEmpty {
+            phase = .settlingAgain
+            deadline = simulation.now + simulation.scenario.settleTime
+        }
+    }
+
+    private func check(again pause: Duration, _ simulation: Simulation) {
+        nextCheck = simulation.now + pause
+        simulation.queue.schedule(.check, at: nextCheck)
+    }
+
+    private func settle(_ simulation: Simulation) {
+        check(again: .seconds(5), simulation)
+        overdue(simulation)
+        guard phase != .lastRekey else { return }
+        let behind = whoIsBehind(simulation)
+        guard behind.isEmpty else {
+            guard simulation.now < deadline else {
+                return simulation.violate(name, "long after the last fault: \(behind.joined(separator: "; "))")
+            }
+            return
+        }
+        guard phase == .settling else {
+            simulation.isOver = true
+            return
+        }
+        phase = .lastRekey
+        lastRekeys = Set(directory.groupNames)
+        for group in directory.groupNames where simulation.violations.isEmpty {
+            simulation.rekey(group, includingKEK: group == "g0")
+        }
+    }
+
+    private func overdue(_ simulation: Simulation) {
+        for (group, transactions) in pending.sorted(by: { $0.key < $1.key }) {
+            for (transaction, state) in transactions.sorted(by: { $0.key < $1.key })
+            where simulation.now - state.startedAt > Self.verdictTime {
+                simulation.violate(name, "no verdict on transaction \(transaction) of \(group)")
+                return
+            }
+        }
+    }
+
+    /// In words; empty when everybody has the current keys.
+    private func whoIsBehind(_ simulation: Simulation) -> [String] {
+        guard let engine = simulation.server.engine else { return ["the server is down"] }
+        let snapshot = engine.snapshot(now: simulation.now)
+        var behind: [String] = []
+        for client in snapshot.clients where client.state == "absent" { behind.append("\(client.name) is absent") }
+        for group in snapshot.groups {
+            for member in group.members where !member.isCurrent {
+                behind.append("\(member.client) has not confirmed \(group.transaction) of \(group.name)")
+            }
+        }
+        guard behind.isEmpty else { return behind }
+        let newest = Dictionary(
+            snapshot.sas.map { ($0.group, $0.transaction) }, uniquingKeysWith: { max($0, $1) })
+        let wanted = snapshot.sas.filter { $0.transaction == newest[$0.group] }
+        for station in simulation.members where !station.isRevoked {
+            guard let engine = station.engine else {
+                behind.append("\(station.name) is down")
+                continue
+            }
+            let held = engine.snapshot(now: station.clock.local(simulation.now))
+            if held.state != "registered" { behind.append("\(station.name) is \(held.state)") }
+            for group in snapshot.groups {
+                guard let index = directory.index(name: group.name), let role = directory.roles[index][station.number]
+                else { continue }
+                let own = held.groups.first { $0.name == group.name }
+                if own?.transaction != group.transaction || own?.epoch != group.epoch {
+                    behind.append("\(station.name) has another transaction or epoch of \(group.name)")
+                }
+                for sa in wanted where sa.group == group.name {
+                    let hasIn = station.inbound.keys.contains { spiText($0.spi) == sa.spi }
+                    let hasOut = station.outbound.keys.contains { spiText($0.spi) == sa.spi }
+                    if role.mayReceive && !hasIn || role.maySend && !hasOut {
+                        behind.append("\(station.name) lacks SA \(sa.spi) of \(group.name)")
+                    }
+                }
+            }
+        }
+        return behind
+    }
+}

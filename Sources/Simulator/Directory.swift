@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Basics
+internal import Cryptography
+internal import IKEv1
+internal import KeyServer
+internal import ReliablePush
+
+/// The names, addresses and secrets of a scenario: what the operator would write into the file.
+struct Directory {
+    static let suite = Phase1Suite(encryption: .aes128, hash: .sha256, group: .curve25519)
+    let groupNames: [String]
+    let roles: [[Int: MemberRole]]
+    let policies: [GroupPolicy]
+
+    struct GroupPolicy {
+        let control: SocketAddress
+        let slotMilliseconds: UInt16
+        let spread: Duration
+        let activateAfter: Duration
+    }
+
+    init(_ scenario: Scenario) {
+        groupNames = scenario.groups.indices.map { "g\($0)" }
+        roles = scenario.groups.map(\.roles)
+        policies = scenario.groups.enumerated().map { index, group in
+            GroupPolicy(
+                control: Self.control(scenario.sharesControlAddress ? 0 : index),
+                slotMilliseconds: group.push.slotMilliseconds, spread: group.push.spread,
+                activateAfter: group.rollover.activateAfter)
+        }
+    }
+
+    static func groupID(_ index: Int) -> UInt32 { UInt32(index) + 7 }
+    static func control(_ index: Int) -> SocketAddress {
+        SocketAddress(.v4(239, 255, 0, UInt8(truncatingIfNeeded: index + 1)), 848)
+    }
+    static func preSharedKey(_ member: Int) -> Secret { Secret(Array("pre-shared key of m\(member), 32 octets".utf8)) }
+    /// The member of this name.
+    static func member(_ name: some StringProtocol) -> Int? { name.first == "m" ? Int(name.dropFirst()) : nil }
+
+    /// The group with this id in a record's name, or of this name.
+    func index(id: some StringProtocol) -> Int? {
+        UInt32(id).flatMap { $0 >= 7 && $0 < 7 + UInt32(groupNames.count) ? Int($0) - 7 : nil }
+    }
+    func index(name: String) -> Int? { groupNames.firstIndex(of: name) }
+
+    func inventory(_ scenario: Scenario, without removed: Set<Int>) -> Inventory {
+        let clients = (0..<scenario.members).filter { !removed.contains($0) }.map { number in
+            ClientEntry(
+                name: "m\(number)", address: MemberStation(number: number, clock: .exact).address,
+                preSharedKey: Self.preSharedKey(number), suites: [Self.suite])
+        }
+        let groups = scenario.groups.enumerated().map { index, group in
+            let flows = (0..<group.flows).map { flow in
+                TrafficSelector(
+                    source: .allV4,
+                    destination: IPPrefix(host: .v4(239, 1, UInt8(truncatingIfNeeded: index), UInt8(flow + 1))))
+            }
+            var entry = GroupEntry(
+                name: "g\(index)", id: Self.groupID(index), control: policies[index].control, flows: flows,
+                suite: group.suite,
+                members: group.roles.filter { !removed.contains($0.key) }.sorted { $0.key < $1.key }
+                    .map { ("m\($0.key)", $0.value) })
+            entry.rollover = group.rollover
+            entry.push = group.push
+            entry.dataLifetime = group.dataLifetime
+            entry.kekLifetime = group.kekLifetime
+            return entry
+        }
+        return Inventory(clients: clients, groups: groups)
+    }
+}
+
+extension DriftingClock {
+    static let exact = DriftingClock(offset: 0, millionths: 0)
+}

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+
+public import Basics
+internal import Cryptography
+internal import ESP
+internal import FMKE
+internal import KeyServer
+internal import Store
+
+/// What checkers see of a run: everything the engines ask for, and what is done to them.
+enum Observation {
+    case serverStarted
+    case serverStopped
+    case serverPersisted(Record)
+    case serverLogged(LogEvent)
+    case pushSent(spi: RekeySPI, sequence: UInt64, bytes: [UInt8])
+    case ended(VerdictReport)
+    /// The operator took this member out.
+    case revoked(Int)
+    case memberStarted(Int)
+    case memberStopped(Int)
+    case memberPersisted(Int, Record)
+    case memberLogged(Int, LogEvent)
+    /// After the data plane has done it.
+    case dataChanged(Int, SAChange)
+    /// The data plane refused an SA.
+    case dataRefused(Int, SAKey)
+    case statusSent(Int, octets: Int)
+    /// Everything at this instant has been done.
+    case stepDone
+    /// No fault is under way any more.
+    case faultsEnded
+}
+
+/// Watches one property of a run and reports what breaks it.
+protocol Checker: AnyObject {
+    /// The letter of issue and documentation, and what it watches.
+    var name: String { get }
+    func observe(_ observation: Observation, in simulation: Simulation)
+    /// The run is over.
+    func finish(_ simulation: Simulation)
+}
+
+extension Checker {
+    func finish(_ simulation: Simulation) {}
+}
+
+/// One property broken.
+public struct Violation: Sendable, Hashable {
+    public var checker: String
+    public var at: Instant
+    public var text: String
+}
+
+/// How a run went.
+public struct Outcome: Sendable {
+    public var seed: UInt64
+    public var violations: [Violation]
+    /// Of everything that happened, in order: two runs of one seed give the same.
+    public var hash: UInt64
+    public var events: UInt64
+    public var virtualTime: Duration
+    public var transactions: Int
+    public var verdictsConfirmed: Int
+    public var faults: Int
+    public var datagrams: Int
+    /// The last events, one line each.
+    public var lastEvents: [String]
+    /// Figures of the checkers, such as the most answers in one second.
+    public var figures: [String: Double]
+}
+
+extension LogEvent {
+    subscript(_ field: String) -> String? { fields.first { $0.name == field }?.value }
+
+    /// As a line of the report of a failing seed.
+    var line: String {
+        ([level.rawValue, name] + fields.map { "\($0.name)=\($0.value)" }).joined(separator: " ")
+    }
+}
+
+extension Record {
+    /// The value as a number, when it has eight octets.
+    var number: UInt64? {
+        var reader = OctetReader(value.revealed())
+        return value.count == 8 ? try? reader.u64() : nil
+    }
+    var path: [Substring] { name.split(separator: "/") }
+}

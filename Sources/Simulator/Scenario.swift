@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Basics
+public import Cryptography
+public import KeyServer
+public import LinkModel
+public import ReliablePush
+
+/// What is to be simulated. Everything in it and everything that happens in the run follows from the seed, unless a
+/// test changes a value.
+public struct Scenario: Sendable {
+    /// A group and who is in it, by the numbers of the members.
+    public struct Group: Sendable {
+        public var roles: [Int: MemberRole]
+        public var flows: Int
+        public var suite: ESPSuite
+        public var rollover = RolloverPolicy()
+        public var push = PushPolicy()
+        public var dataLifetime: Duration
+        public var kekLifetime: Duration
+    }
+
+    public var seed: UInt64
+    public var members: Int
+    public var groups: [Group]
+    /// Each member's clock runs this much too fast, in millionths.
+    public var drifts: [Int]
+    public var uplink = LinkParameters()
+    public var downlink = LinkParameters()
+    /// How long faults happen; they begin 20 s after the start.
+    public var faultTime: Duration
+    /// Between two faults on average.
+    public var faultPause: Duration
+    /// What remains of faults on the links when the others have stopped.
+    public var residualLoss: Double
+    /// How long after the last fault everybody must have the current keys.
+    public var settleTime: Duration = .seconds(600)
+    /// Members start within this time.
+    public var startSpread: Duration = .seconds(5)
+    public var phase1Lifetime: Duration
+    public var sharesControlAddress = false
+    /// Do data planes refuse SAs now and then?
+    public var refusesSAs = false
+    /// Are the costly checks (every receiver against every sender) made after each change?
+    public var checksEverything = true
+
+    /// Draws a scenario with faults of every kind.
+    public init(seed: UInt64) {
+        self.seed = seed
+        let random = SeededRandom(seed: Simulation.derive(seed, "scenario"))
+        members = Int(random.number(below: 7)) + 2
+        faultTime = .seconds(60) + random.duration(below: .seconds(240))
+        faultPause = .seconds(2) + random.duration(below: .seconds(20))
+        residualLoss = random.happens(0.5) ? 0 : random.unit() * 0.05
+        phase1Lifetime = random.happens(0.3) ? .seconds(120) : .seconds(8 * 3_600)
+        let drift = [0, 20, 200, 1_000][Int(random.number(below: 4))]
+        drifts = (0..<members).map { _ in Int(random.number(below: UInt64(2 * drift + 1))) - drift }
+        uplink.delay = .milliseconds(10) + random.duration(below: .milliseconds(400))
+        downlink.jitter = random.happens(0.5) ? random.duration(below: .milliseconds(50)) : .zero
+        if random.happens(0.3) { uplink.rateBitsPerSecond = 32_000 + random.number(below: 500_000) }
+        downlink.duplicate = random.happens(0.4) ? random.unit() * 0.1 : 0
+        downlink.reorder = random.happens(0.4) ? random.unit() * 0.1 : 0
+        downlink.reorderDelay = random.duration(below: .milliseconds(500))
+        downlink.corrupt = random.happens(0.4) ? random.unit() * 0.05 : 0
+        let loss = random.unit() * (random.happens(0.2) ? 0.4 : 0.1)
+        downlink.loss =
+            random.happens(0.5) ? .independent(loss) : LossModel.bursts(loss: loss, meanBurst: 4) ?? .none
+        uplink.loss = random.happens(0.5) ? .none : .independent(random.unit() * 0.1)
+        groups = []
+        let roundTrip = uplink.delay * 2 + downlink.jitter + .milliseconds(100)
+        for index in 0..<(random.happens(0.4) ? 2 : 1) {
+            groups.append(Self.group(index, members: members, roundTrip: roundTrip, random: random))
+        }
+        sharesControlAddress = groups.count > 1 && random.happens(0.3)
+    }
+
+    private static func group(_ index: Int, members: Int, roundTrip: Duration, random: SeededRandom) -> Group {
+        var roles: [Int: MemberRole] = [:]
+        for member in 0..<members where index == 0 || random.happens(0.7) {
+            roles[member] = random.happens(0.15) ? .both : .receiver
+        }
+        roles[index % members] = random.happens(0.7) ? .sender : .both
+        var group = Group(
+            roles: roles, flows: 1 + Int(random.number(below: 3)),
+            suite: ESPSuite.allCases[Int(random.number(below: UInt64(ESPSuite.allCases.count)))],
+            dataLifetime: random.happens(0.3) ? .seconds(120) : .seconds(3_600),
+            kekLifetime: random.happens(0.3) ? .seconds(200) : .seconds(86_400))
+        group.push.roundTrip = roundTrip
+        group.push.copies = 1 + Int(random.number(below: 3))
+        group.push.repairRounds = Int(random.number(below: 4))
+        group.push.unicastBelow = Int(random.number(below: 2))
+        group.push.returnRate = [2_000, 8_000, 64_000][Int(random.number(below: 3))]
+        group.push.beaconInterval = random.happens(0.5) ? .seconds(60) : .seconds(15)
+        group.rollover.activateAfter = .seconds(2) + random.duration(below: .seconds(10))
+        group.rollover.keepOld = .seconds(3) + random.duration(below: .seconds(8))
+        if random.happens(0.3) { group.rollover.commitAtPercent = random.happens(0.5) ? 100 : 60 }
+        return group
+    }
+
+    /// One group with one sender and no fault: for measuring how many members a process carries.
+    public static func calm(members: Int, seed: UInt64, spread: Duration) -> Scenario {
+        var scenario = Scenario(seed: seed)
+        scenario.members = members
+        scenario.drifts = Array(repeating: 0, count: members)
+        var roles = Dictionary(uniqueKeysWithValues: (0..<members).map { ($0, MemberRole.receiver) })
+        roles[0] = .sender
+        scenario.groups = [
+            Group(
+                roles: roles, flows: 1, suite: .aes128gcm, dataLifetime: .seconds(86_400), kekLifetime: .seconds(86_400)
+            )
+        ]
+        scenario.uplink = LinkParameters()
+        scenario.uplink.delay = .milliseconds(250)
+        scenario.downlink = LinkParameters()
+        scenario.faultTime = .zero
+        scenario.residualLoss = 0
+        scenario.startSpread = spread
+        scenario.settleTime = spread + .seconds(600)
+        scenario.phase1Lifetime = .seconds(8 * 3_600)
+        scenario.sharesControlAddress = false
+        scenario.checksEverything = members <= 1_000
+        return scenario
+    }
+}
+
+extension RandomSource {
+    func happens(_ probability: Double) -> Bool { unit() < probability }
+    func pick<Value>(_ values: [Value]) -> Value? {
+        values.isEmpty ? nil : values[Int(number(below: UInt64(values.count)))]
+    }
+}

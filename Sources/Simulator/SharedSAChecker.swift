@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Basics
+internal import ESP
+internal import KeyServer
+internal import Store
+
+/// (f) What a sender uses is held by each receiver that is up and has confirmed that transaction or a later one, unless
+/// the sender itself is behind the receiver; a sender never moves back; and after the verdict on a revocation no sender
+/// that confirmed it uses an older SA.
+final class SharedSAChecker: Checker {
+    let name = "f: senders and receivers share an SA"
+    /// A sender's activation counts from receipt: what may lie between the server's instant and that.
+    static let activationTolerance: Duration = .seconds(3)
+
+    private let directory: Directory
+    private var transactions: [UInt32: (group: Int, transaction: UInt64)] = [:]
+    private var newest: [Int: UInt64] = [:]
+    /// By member and group: what it confirmed in its present life.
+    private var confirmed: [Int: [Int: UInt64]] = [:]
+    /// By member and flow: the transaction it sends with.
+    private var sending: [Int: [String: UInt64]] = [:]
+    private var isChanged = false
+    private var lockedOut: [(at: Instant, group: Int, transaction: UInt64)] = []
+
+    init(_ directory: Directory) { self.directory = directory }
+
+    func observe(_ observation: Observation, in simulation: Simulation) {
+        switch observation {
+        case .serverPersisted(let record): learn(record)
+        case .serverStarted: confirmed = [:]
+        case .memberStarted(let member): (confirmed[member], sending[member]) = ([:], [:])
+        case .memberStopped(let member): (confirmed[member], sending[member]) = ([:], [:])
+        case .dataRefused(let member, _): confirmed[member] = [:]
+        case .serverLogged(let event) where event.name == "keys.confirmed":
+            guard let member = event["client"].flatMap(Directory.member),
+                let group = event["group"].flatMap({ directory.index(name: $0) }),
+                let transaction = event["transaction"].flatMap(UInt64.init),
+                simulation.members[member].engine != nil
+            else { return }
+            confirmed[member, default: [:]][group] = transaction
+            isChanged = true
+        case .dataChanged(let member, let change):
+            if case .activateOutbound(let key) = change { activated(key, member, simulation) }
+            isChanged = true
+        case .ended(let report) where report.reason == .revocation && report.verdict == "confirmed":
+            guard let group = directory.index(name: report.group) else { return }
+            let at = simulation.now + Self.activationTolerance
+            lockedOut.append((at, group, report.transaction))
+            simulation.queue.schedule(.check, at: at)
+        case .stepDone:
+            if isChanged, simulation.scenario.checksEverything { checkAll(simulation) }
+            isChanged = false
+            while let first = lockedOut.first, first.at <= simulation.now {
+                lockedOut.removeFirst()
+                checkLockedOut(first.group, first.transaction, simulation)
+            }
+        default: break
+        }
+    }
+
+    private func learn(_ record: Record) {
+        let path = record.path
+        guard path.count >= 3, path[0] == "group", let group = directory.index(id: path[1]) else { return }
+        if path[2] == "transaction", let number = record.number { newest[group] = number - 1 }
+        if path[2] == "sa", path.count == 4, let spi = UInt32(path[3].dropFirst(2), radix: 16) {
+            transactions[spi] = (group, newest[group] ?? 0)
+        }
+    }
+
+    private func activated(_ key: SAKey, _ member: Int, _ simulation: Simulation) {
+        guard let parameters = simulation.members[member].outbound[key], let made = transactions[key.spi] else {
+            return
+        }
+        let flow = MemberStation.flow(parameters)
+        let last = sending[member]?[flow] ?? 0
+        sending[member, default: [:]][flow] = made.transaction
+        if made.transaction < last {
+            simulation.violate(
+                name, "m\(member) moves from transaction \(last) back to \(made.transaction) on \(flow)")
+        }
+    }
+
+    private func checkAll(_ simulation: Simulation) {
+        for sender in simulation.members where sender.engine != nil && !sender.isRevoked {
+            for (flow, key) in sender.active.sorted(by: { $0.key < $1.key }) {
+                guard let made = transactions[key.spi] else { continue }
+                let sent = confirmed[sender.number]?[made.group] ?? 0
+                for receiver in simulation.members
+                where receiver.number != sender.number && receiver.engine != nil && !receiver.isRevoked {
+                    guard directory.roles[made.group][receiver.number]?.mayReceive == true,
+                        let received = confirmed[receiver.number]?[made.group], received >= made.transaction,
+                        sent >= received, receiver.inbound[key] == nil
+                    else { continue }
+                    return simulation.violate(
+                        name,
+                        "\(sender.name) sends \(flow) with SA \(spiText(key.spi)) of transaction \(made.transaction), "
+                            + "which \(receiver.name) (confirmed \(received)) does not hold")
+                }
+            }
+        }
+    }
+
+    private func checkLockedOut(_ group: Int, _ transaction: UInt64, _ simulation: Simulation) {
+        for sender in simulation.members where sender.engine != nil && !sender.isRevoked {
+            guard confirmed[sender.number]?[group] ?? 0 >= transaction else { continue }
+            for (flow, key) in sender.active.sorted(by: { $0.key < $1.key }) {
+                guard let made = transactions[key.spi], made.group == group, made.transaction < transaction else {
+                    continue
+                }
+                simulation.violate(
+                    name,
+                    "after the verdict on revocation \(transaction), \(sender.name) sends \(flow) with an SA of "
+                        + "\(made.transaction)")
+            }
+        }
+    }
+}

@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+import Simulator
+import Testing
+
+/// Seeds that found faults of the engines, by what was wrong.
+@Suite struct RegressionTests {
+    static let seeds: [(what: String, seed: UInt64)] = [
+        ("a verdict named a member that was revoked meanwhile by its number", 56),
+        ("a sender moved back to an older SA, whose activation time came after a COMMIT", 1),
+        ("repairs of an earlier transaction went on under the KEK of a revoked member", 149),
+    ]
+
+    @Test(arguments: seeds) func theFaultIsGone(what: String, seed: UInt64) throws {
+        let outcome = try Simulation(Scenario(seed: seed)).run()
+        #expect(outcome.violations == [], "\(what): satsim --seed \(seed)")
+    }
+}
