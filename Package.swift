@@ -109,6 +109,9 @@ let package = Package(
         .testTarget(
             name: "DemoTests", dependencies: ["satemu"], exclude: ["test_claims.py", "test_emulator.py"],
             swiftSettings: common),
+        .testTarget(
+            name: "SystemTests", dependencies: ["gcks", "satipsec"], exclude: ["segment.py", "system.py"],
+            swiftSettings: common),
         tests(of: "satemu", ["LinkModel", "Basics"]),
         tests(of: "Cryptography", ["Basics"]),
         tests(of: "ESP", ["Cryptography", "Basics"]),
