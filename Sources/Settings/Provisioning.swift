@@ -152,9 +152,8 @@ public struct Provisioning {
             try Files.makeFolder(bundle, mode: 0o700)
             let key = ProvisioningKey.preSharedKey(from: provisioningKey, client: client.name)
             try make(bundle + "/\(client.name).psk", key.revealed() + [0x0a], isSecret: true)  // into its file
-            try make(
-                clientConfigurationPath(client), Array(ConfigurationTemplate.client(client, of: server).utf8), isSecret: false
-            )
+            let content = Array(ConfigurationTemplate.client(client, of: server).utf8)
+            try make(clientConfigurationPath(client), content, isSecret: false)
         }
         return steps
     }
