@@ -209,6 +209,8 @@ extension GroupMember {
             guard let due = group.sas[index].activateAt, due <= now, group.sas[index].endsAt > now else { continue }
             let sa = group.sas[index]
             groups[id]?.sas[index].activateAt = nil
+            // Never back: after a revocation the SA of an earlier rekey may come due, and the removed member has it.
+            guard !isOvertaken(index, in: id) else { continue }
             output(.data(.activateOutbound(sa.key)))
             for other in group.sas.indices where group.sas[other].sa.selector == sa.sa.selector {
                 groups[id]?.sas[other].isActive = other == index
@@ -226,6 +228,16 @@ extension GroupMember {
         }
         groups[id]?.sas.removeAll { $0.endsAt <= now }
         if let previous = group.previous, previous.until <= now { groups[id]?.previous = nil }
+    }
+
+    /// Does this member send under an SA that came after this one?
+    private func isOvertaken(_ index: Int, in id: UInt32) -> Bool {
+        guard let sas = groups[id]?.sas, sas.indices.contains(index) else { return false }
+        let sa = sas[index]
+        return sas.indices.contains { other in
+            sas[other].isActive && sas[other].sa.selector == sa.sa.selector
+                && (sas[other].transaction, other) > (sa.transaction, index)
+        }
     }
 
     private func remove(_ sa: MemberSA, of group: MemberGroup) {
