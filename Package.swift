@@ -64,7 +64,8 @@ let package = Package(
         module(
             "Simulator",
             [
-                "KeyServer", "GroupMember", "ReliablePush", "FMKE", "ESP", "LinkModel", "Store", "IKEv1", "Cryptography",
+                "KeyServer", "GroupMember", "ReliablePush", "FMKE", "ESP", "LinkModel", "Store", "IKEv1",
+                "Cryptography",
                 "Basics",
             ]),
 
@@ -119,6 +120,9 @@ let package = Package(
         .testTarget(name: "TidyTests", swiftSettings: common),
         .testTarget(
             name: "DemoTests", dependencies: ["satemu"], exclude: ["test_claims.py", "test_emulator.py"],
+            swiftSettings: common),
+        .testTarget(
+            name: "SystemTests", dependencies: ["gcks", "satipsec"], exclude: ["segment.py", "system.py"],
             swiftSettings: common),
         tests(of: "satemu", ["LinkModel", "Basics"]),
         tests(of: "Cryptography", ["Basics"]),

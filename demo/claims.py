@@ -200,9 +200,14 @@ def revoked(run: Run, stream: Stream, site: str, change: Change) -> Claim:
     return claim
 
 
-def fail_closed(run: Run, killed: float) -> Claim:
-    """After the hub's daemon was killed the stream leaves the hub no more, neither in clear nor otherwise."""
+def fail_closed(run: Run, killed: float, sent: list[tuple[float, int]]) -> Claim:
+    """After the hub's daemon was killed the stream leaves the hub no more, neither in clear nor otherwise.
+
+    `sent` is what the server sent to the hub from then on: without it silence would prove nothing.
+    """
     claim = Claim("with its daemon killed (-9), the hub sends nothing of the stream")
+    count = sum(time > killed + 0.5 for time, _ in sent)
+    claim.check(count > 0, f"the server sent it {count} more datagrams")
     later = [frame for frame in run.frames if frame.time > killed + 0.5]  # what was on its way has arrived
     clear = [frame for frame in later if frame.kind not in ("ESP", "FMKE", "IGMP", "ARP")]
     claim.check(not clear, f"frames in clear on the satellite from then on: {len(clear)}")
@@ -290,13 +295,17 @@ def time_to_keys(run: Run, clients: dict[str, str], server: str, round_trip: flo
     return claim
 
 
-def rekeys(changes: list[Change], members: Callable[[dict], list[tuple[str, bool, str]]], limit: float) -> Claim:
-    """Every member confirmed every commanded rekey in time. `members` reads an answer: name, confirmed, what and when."""
+def rekeys(
+        changes: list[Change], members: Callable[[dict], list[tuple[str, bool, str]]], limit: float,
+        names: set[str]) -> Claim:
+    """Every member confirmed every commanded rekey in time. `members` reads an answer: name, confirmed, what and when;
+    `names` are those that have to be in it."""
     claim = Claim(f"each commanded rekey: all members confirmed in under {limit:.0f} s")
+    claim.check(bool(changes), f"commands given: {len(changes)}")
     for change in changes:
         seconds = change.ended - change.started
         verdict = members(change.answer)
-        everyone = bool(verdict) and all(confirmed for _, confirmed, _ in verdict)
+        everyone = {name for name, _, _ in verdict} == names and all(confirmed for _, confirmed, _ in verdict)
         claim.check(
             everyone and seconds < limit,
             f"{change.name}: {seconds:.2f} s; " + ("; ".join(f"{name} {text}" for name, _, text in verdict) or "no member"))

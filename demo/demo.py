@@ -211,7 +211,7 @@ class Demonstration:
         result = [
             self.recordings(run),
             claims.time_to_keys(run, addresses, SERVER_ADDRESS, self.round_trip, 3.1),
-            claims.rekeys(commanded, verdict_members, 3),
+            claims.rekeys(commanded, verdict_members, 3, set(CLIENTS)),
             claims.decrypted(run, stream, "site1", "every packet that reached site1 was decrypted", self.changes),
         ]
         result += [
@@ -219,7 +219,7 @@ class Demonstration:
                              commanded, until=revocation.started),
             claims.revoked(run, stream, "site2", revocation),
             claims.clear_text(run, [agents.PROBE]),
-            claims.fail_closed(run, killed),
+            claims.fail_closed(run, killed, agents.read_sender_log(self.folder / "sent-after-kill.bin")),
         ]
         return result
 

@@ -36,8 +36,10 @@ install_packages() {
     export DEBIAN_FRONTEND=noninteractive
     if ! apt-get install --yes --no-install-recommends "$@"; then
         echo "setup: trying again with fresh package lists"
-        apt-get update
-        apt-get install --yes --no-install-recommends "$@"
+        if ! { apt-get update && apt-get install --yes --no-install-recommends "$@"; }; then
+            echo "setup: apt-get could not install them; what it says is above. They are: $*" >&2
+            exit 1
+        fi
     fi
     if [[ " $* " == *" charon-systemd "* ]] && [ -d /run/systemd/system ]; then
         systemctl disable strongswan.service || true

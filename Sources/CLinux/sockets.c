@@ -39,7 +39,7 @@ int clinux_udp_open(const struct clinux_address *address, const char *interface)
     int v4 = address->family == 4;
     int fd = socket(v4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0) return -errno;
-    if (set(fd, SOL_SOCKET, SO_REUSEADDR, 1) < 0) return failed(fd);
+    // No SO_REUSEADDR: of two UDP sockets that share a port one gets all unicasts, and the other never knows.
     if (v4 && set(fd, IPPROTO_IP, IP_PKTINFO, 1) < 0) return failed(fd);
     if (!v4 && (set(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1) < 0 || set(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1) < 0))
         return failed(fd);

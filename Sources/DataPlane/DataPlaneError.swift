@@ -29,7 +29,10 @@ extension DataPlaneError: CustomStringConvertible {
         switch self {
         case .system(let error): error.description
         case .unguarded(let interface, let reason):
-            "the fail-closed guard is not in place on \(interface): \(reason)"
+            """
+            the fail-closed guard is not in place on \(interface): \(reason). Set it up: \
+            satipsec guard --config FILE | nft -f -
+            """
         case .interfaceDown(let name): "interface \(name) is down"
         case .unsuitableAddress(let what): "\(what) is no IPv4 unicast address"
         case .multicastRouterRunning: "another multicast router is running on this host; stop it first"

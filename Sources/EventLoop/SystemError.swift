@@ -31,6 +31,15 @@ extension SystemError: CustomStringConvertible {
     /// `operation context: No such device (19)`.
     public var description: String {
         let reason = unsafe strerror(errno).map { unsafe String(cString: $0) } ?? "unknown error"
-        return "\(operation)\(context.isEmpty ? "" : " ")\(context): \(reason) (\(errno))"
+        // What the reader would ask next.
+        let hint =
+            switch errno {
+            case EADDRINUSE: "; another program has it, 'ss -uapn' names it"
+            case EBUSY: "; another program has it"
+            case EPERM where operation.hasPrefix("send"): "; the packet filter refuses it"
+            case EPERM, EACCES: "; this needs root, or rights that this user lacks"
+            default: ""
+            }
+        return "\(operation)\(context.isEmpty ? "" : " ")\(context): \(reason) (\(errno))\(hint)"
     }
 }

@@ -276,9 +276,10 @@ public final class GroupMember {
 
     private func ended(_ info: AssociationInfo, reason: AssociationEnd, now: Instant) {
         guard case .registered(let id) = connection, id == info.id else { return }
+        lastFailure = reason.explanation
         log(
             reason == .weDeleted ? .info : .warning, "gcks.lost",
-            ["gcks": "\(info.remote)", "reason": "\(reason)", "groups_kept": "\(groups.count)"])
+            ["gcks": "\(info.remote)", "reason": reason.explanation, "groups_kept": "\(groups.count)"])
         waitAndRetry(now: now)
     }
 

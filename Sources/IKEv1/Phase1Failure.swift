@@ -1,5 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 
+extension AssociationEnd {
+    /// For the log and the status of either side.
+    public var explanation: String {
+        switch self {
+        case .peerDeleted: "the peer ended it"
+        case .weDeleted: "ended on purpose"
+        case .expired: "its lifetime is over"
+        case .deadPeer: "the peer does not answer any more"
+        case .replaced: "replaced by a newer one"
+        }
+    }
+}
+
 extension Phase1Failure: CustomStringConvertible {
     /// For the log of either side, plain enough to act on.
     public var description: String {

@@ -107,7 +107,7 @@ extension KeyServer {
         clients[name]?.association = nil
         clients[name]?.pending = [:]
         let level: LogEvent.Level = reason == .deadPeer || reason == .expired ? .warning : .info
-        log(level, "client.gone", ["client": name, "reason": "\(reason)"])
+        log(level, "client.gone", ["client": name, "reason": reason.explanation])
         for id in groups.keys {
             guard let member = groups[id]?.members[name] else { continue }
             for key in groups[id]?.open.keys.sorted() ?? [] {

@@ -138,8 +138,8 @@ public struct PushSender: Sendable {
         if unconfirmed.isEmpty, !isEnded { state = .ending }
     }
 
-    /// Nothing more may go by multicast: who has the channel's KEK lost its authorisation. Whoever has not confirmed gets
-    /// the keys by a unicast that the caller sends now.
+    /// Nothing more may go by multicast: who has the channel's KEK lost its authorisation. Whoever has not confirmed
+    /// gets the keys by a unicast that the caller sends now.
     public mutating func leaveMulticast(now: Instant) {
         switch state {
         case .transmitting, .collecting: state = .unicasting(asked: true, until: now + policy.roundTrip * 10)

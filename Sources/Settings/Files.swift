@@ -77,7 +77,11 @@ enum Files {
     /// Makes a folder unless it is there; its parent must exist.
     static func makeFolder(_ path: String, mode: mode_t) throws(Wrong) {
         guard unsafe mkdir(path, mode) != 0, errno != EEXIST else { return }
-        throw Wrong("cannot create \(path): \(reason(errno))", instead: "choose a folder that this user may write")
+        let number = errno
+        let instead =
+            number == ENOENT
+            ? "make \(folder(of: path)) first" : "choose a folder that this user may write"
+        throw Wrong("cannot create \(path): \(reason(number))", instead: instead)
     }
 
     /// Is there anything of that name?

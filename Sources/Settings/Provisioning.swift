@@ -55,8 +55,24 @@ public struct Provisioning {
         }
     }
 
-    /// The entries for gcks.yaml, for an operator who has one already.
-    public var clientEntries: String { ConfigurationTemplate.clientEntries(clients) }
+    /// The entries for gcks.yaml of the clients whose bundles `steps` made, for an operator who has that file already.
+    public func clientEntries(madeBy steps: [Step]) -> String {
+        let made = Set(steps.filter(\.isNew).map(\.path))
+        return ConfigurationTemplate.clientEntries(clients.filter { made.contains(clientConfigurationPath($0)) })
+    }
+
+    /// Where a client's configuration is, or would be.
+    func clientConfigurationPath(_ client: Client) -> String {
+        Files.resolve("clients/\(client.name)/satipsec.yaml", from: folder)
+    }
+
+    /// What stands in the files for the key server's address as long as nobody has said it; nil once it is known.
+    public var placeholder: IPAddress? {
+        get throws(SettingsError) {
+            let server = try server()
+            return server.isPlaceholder ? server.address : nil
+        }
+    }
 
     /// What the files say of the key server.
     struct Server {
@@ -89,7 +105,7 @@ public struct Provisioning {
         }
         server.identity = identity ?? server.identity
         server.address = address ?? known ?? placeholder
-        server.isPlaceholder = address ?? known == nil
+        server.isPlaceholder = server.address == placeholder
         return server
     }
 
@@ -136,9 +152,8 @@ public struct Provisioning {
             try Files.makeFolder(bundle, mode: 0o700)
             let key = ProvisioningKey.preSharedKey(from: provisioningKey, client: client.name)
             try make(bundle + "/\(client.name).psk", key.revealed() + [0x0a], isSecret: true)  // into its file
-            try make(
-                bundle + "/satipsec.yaml", Array(ConfigurationTemplate.client(client, of: server).utf8), isSecret: false
-            )
+            let content = Array(ConfigurationTemplate.client(client, of: server).utf8)
+            try make(clientConfigurationPath(client), content, isSecret: false)
         }
         return steps
     }

@@ -19,10 +19,10 @@ struct CheckCommand: ParsableCommand {
         func count(_ number: Int, _ noun: String) -> String { "\(number) \(noun)\(number == 1 ? "" : "s")" }
         let inventory = settings.inventory
         let members = inventory.ranges.reduce(0) { $0 + $1.members.count }
+        let ranged = inventory.ranges.isEmpty ? "" : ", \(members) more in \(count(inventory.ranges.count, "range"))"
         var text = """
             ok: \(settings.identity) at \(settings.listenAddress), port \(settings.port); \
-            \(count(inventory.clients.count, "client")), \(members) more in \
-            \(count(inventory.ranges.count, "range")), \(count(inventory.groups.count, "group"))
+            \(count(inventory.clients.count, "client"))\(ranged), \(count(inventory.groups.count, "group"))
 
             """
         for group in inventory.groups {

@@ -57,7 +57,7 @@ final class ServerDaemon {
             [unowned self] request, reply in handle(request, reply)
         }
         let family = AddressFamily(settings.listenAddress)
-        for port in Set([settings.port, settings.natPort]) {
+        for port in Set([settings.port, settings.natPort]).sorted() {
             let socket = try UDPSocket(loop: loop, port: port, family: family) { [unowned self] in receive($0) }
             try socket.setMulticast(interface: settings.satelliteInterface, ttl: 16, loop: true)
             sockets[port] = socket

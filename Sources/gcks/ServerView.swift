@@ -106,7 +106,7 @@ enum ServerView {
         var text =
             TextTable.printable(
                 """
-                group \(report["group"].text): \(report["verdict"].text) by \(confirmed) of \
+                group \(report["group"].text): confirmed by \(confirmed) of \
                 \(confirmed + unconfirmed.count) members in \(span(report["seconds"])) \
                 (transaction \(report["transaction"].text), epoch \(report["epoch"].text), \
                 rounds \(report["rounds"].text), datagrams \(report["datagrams"].text), \

@@ -19,7 +19,9 @@ final class ClientDaemon {
     private let keyLog: KeyLog?
     private let member: GroupMember
     private let local: SocketAddress
-    private let backend: any SABackend
+    private let dataPlane: DataPlaneConfiguration
+    /// There from the start of `run()` on.
+    private var startedBackend: (any SABackend)?
     private var timer: LoopTimer?
     private var wearTimer: LoopTimer?
     private var sockets: [UInt16: UDPSocket] = [:]
@@ -45,22 +47,26 @@ final class ClientDaemon {
         configuration.retryMost = settings.retry.most
         configuration.allowsKeyExport = keyLog != nil
         member = GroupMember(configuration, random: SystemRandom())
-        backend = try UserspaceBackend(
-            configuration: DataPlaneConfiguration(
-                satelliteInterface: settings.satelliteInterface, terrestrialInterface: settings.terrestrialInterface,
-                tunnelInterface: settings.tunnelInterface, satelliteAddress: address,
-                mtu: DataPlaneConfiguration.tunnelMTU(linkMTU: settings.linkMTU),
-                requiresGuard: settings.failClosedGuard == .required),
-            loop: loop, random: SystemRandom())
+        dataPlane = DataPlaneConfiguration(
+            satelliteInterface: settings.satelliteInterface, terrestrialInterface: settings.terrestrialInterface,
+            tunnelInterface: settings.tunnelInterface, satelliteAddress: address,
+            mtu: DataPlaneConfiguration.tunnelMTU(linkMTU: settings.linkMTU),
+            requiresGuard: settings.failClosedGuard == .required)
+    }
+
+    private var backend: any SABackend {
+        guard let startedBackend else { preconditionFailure("the data plane is asked only while the daemon runs") }
+        return startedBackend
     }
 
     /// Runs until SIGINT or SIGTERM.
     func run() throws {
-        defer { backend.stop() }
         // First: it knows whether another daemon is running.
         control = try ControlServer(loop: loop, path: settings.controlSocket, limits: Limits()) {
             [unowned self] request, reply in handle(request, reply)
         }
+        startedBackend = try UserspaceBackend(configuration: dataPlane, loop: loop, random: SystemRandom())
+        defer { backend.stop() }
         try openSocket(settings.gcks.port)
         try openSocket(settings.gcks.natPort)
         timer = loop.makeTimer { [unowned self] in

@@ -13,7 +13,7 @@ enum ClientView {
     static func status(_ value: JSONValue) -> String {
         let member = value["member"]
         let plane = value["dataPlane"]
-        var text = line("state", "\(value["state"].text), \(member["state"].text)")
+        var text = line("state", "\(value["state"].text), \(condition(member))")
         text += line("name", member["name"].text)
         let suite = member["suite"] == .null ? "" : ", \(member["suite"].text)"
         let roundTrip = member["roundTripMilliseconds"]
@@ -55,6 +55,14 @@ enum ClientView {
             ])
         }
         return table.text
+    }
+
+    private static func condition(_ member: JSONValue) -> String {
+        switch member["state"].string {
+        case "connecting": "not registered yet"
+        case "degraded": "the key server is out of reach; the keys at hand stay in use until they end"
+        default: member["state"].text
+        }
     }
 
     private static func span(_ value: JSONValue) -> String {

@@ -195,9 +195,11 @@ class ClearTextTests(unittest.TestCase):
 
     def test_after_the_kill(self):
         scene = Scene()
-        self.assertTrue(claims.fail_closed(scene.run, 1900.0).verified)
+        sent = [(1901.0, 7)]
+        self.assertTrue(claims.fail_closed(scene.run, 1900.0, sent).verified)
+        self.assertFalse(claims.fail_closed(scene.run, 1900.0, []).verified, "silence of a server that sent nothing")
         scene.run.frames.append(udp_frame(1901.0, b"hello", source=SERVER, destination=GROUP, port=5004))
-        self.assertFalse(claims.fail_closed(scene.run, 1900.0).verified)
+        self.assertFalse(claims.fail_closed(scene.run, 1900.0, sent).verified)
 
 
 class KeyTests(unittest.TestCase):
@@ -220,10 +222,11 @@ class KeyTests(unittest.TestCase):
 
     def test_confirmations(self):
         def claim(members, seconds=1.0):
-            return claims.rekeys([Change("rekey", 0, seconds, {})], lambda _: members, 3)
+            return claims.rekeys([Change("rekey", 0, seconds, {})], lambda _: members, 3, {"hub", "site1"})
         self.assertTrue(claim([("hub", True, ""), ("site1", True, "")]).verified)
         self.assertFalse(claim([("hub", True, ""), ("site1", False, "silent")]).verified)
-        self.assertFalse(claim([("hub", True, "")], seconds=3.5).verified)
+        self.assertFalse(claim([("hub", True, "")]).verified, "a member that nobody speaks of")
+        self.assertFalse(claim([("hub", True, ""), ("site1", True, "")], seconds=3.5).verified)
         self.assertFalse(claim([]).verified)
 
 

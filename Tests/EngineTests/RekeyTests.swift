@@ -279,6 +279,27 @@ import Testing
         }
     }
 
+    /// A rekey's SA that is still to be activated must not take the place of the revocation's: the revoked member has
+    /// it.
+    @Test(arguments: [Duration.milliseconds(100), .milliseconds(600), .milliseconds(1_500)])
+    func aRevocationSoonAfterARekeyIsNotUndoneByIt(pause: Duration) throws {
+        let world = try World()
+        try world.bringUp()
+        world.run(.seconds(5))
+        try world.rekey()
+        world.run(pause)
+        let transactions = try world.server.revoke(client: "site2", now: world.now)
+        world.drainServer()
+        let transaction = try #require(transactions["news"])
+        #expect(world.run(.seconds(10)) { world.verdict(transaction) != nil })
+        let (hub, site2) = (try world.client("hub"), try world.client("site2"))
+        for _ in 0..<40 {
+            world.run(.milliseconds(250))
+            let active = try #require(hub.active)
+            #expect(site2.inbound[active] == nil, "the hub sends under a key of the revoked member at \(world.now)")
+        }
+    }
+
     @Test func nothingSentAfterARevocationOpensUnderTheOldKEK() throws {
         let world = try World()
         try world.bringUp()

@@ -79,7 +79,7 @@ import Testing
             """)
         #expect(
             ServerView.verdict(value) == """
-                group news: unconfirmed by 1 of 2 members in 4.2s \
+                group news: confirmed by 1 of 2 members in 4.2s \
                 (transaction 43, epoch 3, rounds 3, datagrams 9, unicasts 1)
                   unconfirmed: site2 (silent)
                   absent: site3 (gets the keys when it registers)

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+import Foundation
+import Testing
+
+/// The daemons as an operator runs them: a key server and two clients on one segment, in network namespaces, through
+/// faults, restarts and commands. `system.py` prints one line per check.
+@Suite struct SystemTests {
+    @Test func daemonsBearWhatOperatorsAndNetworksDoToThem() throws {
+        let folder = URL(filePath: #filePath).deletingLastPathComponent()
+        let process = Process()
+        // A child of a Swift task starts with its signals blocked, and would not hear of the time limit.
+        process.executableURL = URL(filePath: "/usr/bin/env")
+        // The test runner lies beside the programs.
+        let programs = URL(filePath: "/proc/self/exe").resolvingSymlinksInPath().deletingLastPathComponent()
+        let arguments = CommandLine.arguments
+        let bundle = arguments.first { $0.hasSuffix(".xctest") }.map { URL(filePath: $0).deletingLastPathComponent() }
+        process.arguments = [
+            "--default-signal", "timeout", "--kill-after=10", "180", "/usr/bin/python3",
+            folder.appending(path: "system.py").path, (bundle ?? programs).path,
+        ]
+        let output = Pipe()
+        process.standardOutput = output
+        process.standardError = output
+        try process.run()
+        let text = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+        process.waitUntilExit()
+        let lines = text.split(separator: "\n")
+        #expect(process.terminationStatus == 0, "\(text)")
+        #expect(!lines.contains { $0.hasPrefix("FAILED") }, "\(text)")
+        #expect(lines.count { $0.hasPrefix("ok: ") } == 41, "\(text)")
+    }
+}
