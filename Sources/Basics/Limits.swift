@@ -11,9 +11,9 @@ public struct Limits: Sendable, Hashable {
     public var payloadsPerMessage = 64
     /// Phase 1 transforms in one offer that are looked at.
     public var transformsPerOffer = 64
-    /// Phase 1 exchanges under way in all, and from one address, before the oldest unproven one gives way.
+    /// Phase 1 exchanges under way in all, and from one address, before an unproven one gives way.
     public var halfOpen = 4_096
-    public var halfOpenPerAddress = 8
+    public var halfOpenPerAddress = 32
     /// How long an unfinished phase 1 may take as responder.
     public var halfOpenLifetime: Duration = .seconds(30)
     /// Established ISAKMP SAs of one peer kept at a time (old and new during re-authentication, and one in reserve).
@@ -22,10 +22,13 @@ public struct Limits: Sendable, Hashable {
     public var exchangesPerAssociation = 64
     /// Sends of one request before the peer counts as dead.
     public var requestTransmissions = 6
-    /// Groups and VPNs in one client's profile.
-    public var groupsPerProfile = 256
+    /// Groups and VPNs in one client's profile. Each may need a message of its own, and all of them are in flight at a
+    /// time: fewer than `exchangesPerAssociation`.
+    public var groupsPerProfile = 60
     /// Data SAs of one group kept at a time by a member: old, current, next, and their like during a repair.
     public var dataAssociationsPerGroup = 8
+    /// Data SAs in a data plane, inbound and outbound ones together: a full profile with old, current and next SAs.
+    public var dataAssociations = 2_048
     /// Flows, each with a data SA of its own, that a group may have: old, current and next SAs of all of them fit one
     /// CONFIGURE, and the new ones one PUSH.
     public var flowsPerGroup = 3

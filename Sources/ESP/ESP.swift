@@ -26,9 +26,9 @@ public struct SAParameters: Sendable, Equatable {
     public var suite: ESPSuite
     public var cipherKey: Secret
     public var authenticationKey: Secret?
-    /// Outer source of what we send; nil for an inbound SA: any sender (each with replay state of its own).
+    /// Outer source of what we send; nil for an inbound SA: any sender (each sender id has replay state of its own).
     public var source: IPAddress?
-    /// First two octets of each GCM IV (RFC 6054); 0 for the only sender.
+    /// First two octets of each GCM IV (RFC 6054), and of each CBC IV in a group's SA; 0 for the only sender.
     public var senderID: UInt16
     /// In packets, 64 to 4,096.
     public var replayWindow: Int
@@ -128,7 +128,7 @@ public struct SAStatus: Sendable, Hashable {
     public var octetLimit: UInt64?
     /// Whether it is the one that protects its flow now; always true for an inbound SA.
     public var isActive: Bool
-    /// Outer sources that were verified.
+    /// Sender ids of which a packet was verified.
     public var senders: Int
     public var counters: SACounters
 

@@ -11,7 +11,9 @@ public final class InboundSA {
     public private(set) var counters = SACounters()
     private var transform: PacketTransform
     private let senderLimit: Int
-    private var senders: [IPAddress: Sender] = [:]
+    /// By sender id. The outer source would not do: it is not authentic, and a packet that was overheard could be sent
+    /// again under any number of them.
+    private var senders: [UInt16: Sender] = [:]
     /// Packets come in bursts of one sender.
     private var lastSender: Sender?
 
@@ -22,7 +24,7 @@ public final class InboundSA {
         senderLimit = limits.sendersPerAssociation
     }
 
-    /// Outer sources from which at least one packet was verified.
+    /// Senders of which at least one packet was verified.
     public var senderCount: Int { senders.count }
 
     /// Takes over what may change during an SA's life (name, selector, limits); keys and replay state stay.
@@ -32,15 +34,14 @@ public final class InboundSA {
     ///
     /// - Parameters:
     ///   - packet: where it lies, SPI to ICV. Its octets are not usable any more when this throws.
-    ///   - source: the outer source: each sender has a replay window of its own.
     /// - Returns: where the inner IPv4 packet lies.
     ///
     /// Throws the reason why it must be dropped, which is counted.
     public func decapsulate(
-        in buffer: inout MutableSpan<UInt8>, packet: Range<Int>, source: IPAddress, now: Instant
+        in buffer: inout MutableSpan<UInt8>, packet: Range<Int>, now: Instant
     ) throws(PacketDrop) -> Range<Int> {
         do throws(PacketDrop) {
-            let inner = try open(&buffer, packet, source)
+            let inner = try open(&buffer, packet)
             counters.packets &+= 1
             counters.octets &+= UInt64(inner.count)
             counters.lastUsed = now
@@ -53,9 +54,7 @@ public final class InboundSA {
 
     func count(_ drop: PacketDrop) { counters.drops[drop, default: 0] &+= 1 }
 
-    private func open(
-        _ buffer: inout MutableSpan<UInt8>, _ packet: Range<Int>, _ source: IPAddress
-    ) throws(PacketDrop) -> Range<Int> {
+    private func open(_ buffer: inout MutableSpan<UInt8>, _ packet: Range<Int>) throws(PacketDrop) -> Range<Int> {
         let suite = parameters.suite
         guard packet.lowerBound >= 0, packet.upperBound <= buffer.count else { throw .malformed }
         let text = packet.count - suite.headroom - suite.icvSize
@@ -65,7 +64,8 @@ public final class InboundSA {
 
         // spec: RFC 4303 3.4.3 - look at the window before the work of verifying, move it only after success.
         let sequence = buffer.span.u32(at: packet.lowerBound + ESPHeader.sequence)
-        let known = sender(source)
+        let id = senderID(buffer.span, packet)
+        let known = sender(id)
         guard known?.window.isFresh(sequence) ?? (sequence != 0) else { throw .replay }
         if known == nil, senders.count >= senderLimit { throw .senderLimit }
         let plain: Range<Int>
@@ -74,7 +74,7 @@ public final class InboundSA {
         } catch {
             throw .notAuthentic
         }
-        (known ?? addSender(source)).window.accept(sequence)
+        (known ?? addSender(id)).window.accept(sequence)
         counters.sequence = max(counters.sequence, sequence)
 
         let payload = try unpadded(buffer.span, plain)
@@ -83,16 +83,22 @@ public final class InboundSA {
         return payload.lowerBound..<payload.lowerBound + inner.count  // without traffic-flow padding (RFC 4303 2.7)
     }
 
-    private func sender(_ source: IPAddress) -> Sender? {
-        if let lastSender, lastSender.source == source { return lastSender }
-        let found = senders[source]
+    /// The first two octets of the IV (RFC 6054), which the ICV covers with either kind of suite. A unicast SA has one
+    /// sender, whose IVs may look like anything.
+    private func senderID(_ buffer: Span<UInt8>, _ packet: Range<Int>) -> UInt16 {
+        parameters.key.destination.isMulticast ? buffer.u16(at: packet.lowerBound + ESPHeader.iv) : 0
+    }
+
+    private func sender(_ id: UInt16) -> Sender? {
+        if let lastSender, lastSender.id == id { return lastSender }
+        let found = senders[id]
         if let found { lastSender = found }
         return found
     }
 
-    private func addSender(_ source: IPAddress) -> Sender {
-        let sender = Sender(source, ReplayWindow(size: parameters.replayWindow))
-        senders[source] = sender
+    private func addSender(_ id: UInt16) -> Sender {
+        let sender = Sender(id, ReplayWindow(size: parameters.replayWindow))
+        senders[id] = sender
         lastSender = sender
         return sender
     }
@@ -121,13 +127,13 @@ public final class InboundSA {
         guard !outer.isMulticast || inner.destination == outer else { throw .policyMismatch }
     }
 
-    /// The replay state of one outer source.
+    /// The replay state of one sender.
     private final class Sender {
-        let source: IPAddress
+        let id: UInt16
         var window: ReplayWindow
 
-        init(_ source: IPAddress, _ window: ReplayWindow) {
-            self.source = source
+        init(_ id: UInt16, _ window: ReplayWindow) {
+            self.id = id
             self.window = window
         }
     }

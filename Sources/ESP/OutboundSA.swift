@@ -99,9 +99,11 @@ public final class OutboundSA {
     /// Gives the 8 octets of a GCM IV as a number too; 0 with CBC.
     private func writeIV(_ buffer: inout MutableSpan<UInt8>, at offset: Int) -> UInt64 {
         guard parameters.suite.isAEAD else {
-            // spec: RFC 3602 3 - unpredictable, so fresh randomness for each packet.
+            // spec: RFC 3602 3 - unpredictable, so fresh randomness for each packet. In a group's SA the sender's id
+            // takes the place of its first two octets: receivers tell senders apart by it, and 112 bits are left.
             buffer.store(random.next(), at: offset)
             buffer.store(random.next(), at: offset + 8)
+            if parameters.key.destination.isMulticast { buffer.store(parameters.senderID, at: offset) }
             return 0
         }
         // spec: RFC 6054 2 - the sender's id in front keeps the IVs of several senders apart.

@@ -115,7 +115,7 @@ public final class SecurityAssociationDatabase {
             count(error)
             throw error
         }
-        return try association.decapsulate(in: &buffer, packet: packet, source: source, now: now)
+        return try association.decapsulate(in: &buffer, packet: packet, now: now)
     }
 
     /// Opens what a raw socket for ESP gives: an outer IPv4 header and the ESP packet, at `datagram`.
@@ -174,9 +174,7 @@ public final class SecurityAssociationDatabase {
         }
     }
 
-    private var roomIsLeft: Bool {
-        inbound.count + outbound.count < limits.groupsPerProfile * limits.dataAssociationsPerGroup
-    }
+    private var roomIsLeft: Bool { inbound.count + outbound.count < limits.dataAssociations }
 
     private func addInbound(_ parameters: SAParameters) throws(SAError) {
         guard parameters.key.spi != 0 else { throw .reservedSPI }

@@ -231,11 +231,10 @@ extension SecurityAssociationDatabase {
         #expect(try receiver.open(datagram: options + [0, 0]) == inner(), "and so is what the link added")
     }
 
-    // tests: Limits.groupsPerProfile, Limits.dataAssociationsPerGroup
+    // tests: Limits.dataAssociations
     @Test func thereIsALimit() throws {
         var limits = Limits()
-        limits.groupsPerProfile = 2
-        limits.dataAssociationsPerGroup = 2
+        limits.dataAssociations = 4
         let full = database(limits: limits)
         for spi in 1...2 as ClosedRange<UInt32> {
             try full.apply(.addInbound(parameters(spi: spi)))

@@ -89,10 +89,10 @@ extension OutboundSA {
 
 extension InboundSA {
     /// Opens a copy of an ESP packet; gives the inner packet.
-    func open(_ sealed: [UInt8], from source: IPAddress = gateway, now: Instant = start) throws(PacketDrop) -> [UInt8] {
+    func open(_ sealed: [UInt8], now: Instant = start) throws(PacketDrop) -> [UInt8] {
         var buffer = sealed
         var span = buffer.mutableSpan
-        let range = try decapsulate(in: &span, packet: 0..<sealed.count, source: source, now: now)
+        let range = try decapsulate(in: &span, packet: 0..<sealed.count, now: now)
         return [UInt8](buffer[range])
     }
 }
