@@ -61,12 +61,19 @@ struct HalfOpenTable {
         if byAddress[address]?.isEmpty == true { byAddress[address] = nil }
     }
 
-    /// Is there room for one more of this address? If not: which exchange gives way, the oldest that has not proved its
+    /// Is there room for one more of this address? If not: which exchange gives way, one that has not proved its
     /// address; nil when all have, and the newcomer has to wait.
-    mutating func room(for address: IPAddress, _ limits: Limits) -> (hasRoom: Bool, victim: HalfOpenExchange?) {
+    ///
+    /// Of one address it is any of them by chance: who makes up messages 1 in the name of a client would know when the
+    /// client's own exchange is the oldest. Of all it is the oldest.
+    mutating func room(
+        for address: IPAddress, _ limits: Limits, random: any RandomSource
+    ) -> (hasRoom: Bool, victim: HalfOpenExchange?) {
         let ofAddress = byAddress[address] ?? []
         if ofAddress.count >= limits.halfOpenPerAddress {
-            return (false, ofAddress.compactMap { byID[$0] }.first { !$0.responder.isProven })
+            let unproven = ofAddress.compactMap { byID[$0] }.filter { !$0.responder.isProven }
+            guard !unproven.isEmpty else { return (false, nil) }
+            return (false, unproven[Int(random.number(below: UInt64(unproven.count)))])
         }
         if byID.count >= limits.halfOpen { return (false, oldestUnproven()) }
         return (true, nil)

@@ -33,6 +33,13 @@ extension Phase1Endpoint {
         return sealed.messageID
     }
 
+    /// Repeats a request no more and waits for no answer: another one says it all.
+    public func withdraw(_ messageID: UInt32, on id: AssociationID) {
+        mutated()
+        guard established[id]?.pending.removeValue(forKey: messageID) != nil else { return }
+        timers[.request(id, messageID)] = nil
+    }
+
     /// Answers a `.request` of the peer, once, and remembers the answer for when the request is repeated.
     public func respond(
         _ payloads: [RawPayload], to messageID: UInt32, exchange: ExchangeType, on id: AssociationID, now: Instant

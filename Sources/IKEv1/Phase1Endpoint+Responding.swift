@@ -98,7 +98,7 @@ extension Phase1Endpoint {
     }
 
     private func makeRoom(for address: IPAddress) throws(Refusal) {
-        let (hasRoom, victim) = halfOpen.room(for: address, limits)
+        let (hasRoom, victim) = halfOpen.room(for: address, limits, random: random)
         guard !hasRoom else { return }
         guard let victim else { throw .drop(.halfOpenLimit) }
         remove(victim)
