@@ -11,6 +11,11 @@ public struct LogEvent: Sendable, Hashable {
     public struct Field: Sendable, Hashable {
         public var name: String
         public var value: String
+
+        public init(name: String, value: String) {
+            self.name = name
+            self.value = value
+        }
     }
     public var level: Level
     /// A stable dotted name, such as `phase1.established`.
@@ -37,6 +42,45 @@ public struct DropCounters: Sendable, Hashable {
         var power: UInt64 = 1
         while power < count { power *= 10 }
         return power == count ? count : nil
+    }
+}
+
+/// Keeps what peers can cause from filling the log: of each kind a few lines at once, then one a second. What is left
+/// out is counted.
+public struct LogLimiter: Sendable, Hashable {
+    private struct Bucket: Hashable {
+        var lines: Int64
+        var filledAt: Instant
+        var omitted: UInt64 = 0
+    }
+
+    private static let burst: Int64 = 20
+    private static let interval: Int64 = 1_000_000_000
+    private var buckets: [String: Bucket] = [:]
+
+    public init() {}
+
+    /// How many lines of this kind were left out since the last one; nil when this one is to be left out too.
+    ///
+    /// - Parameter kind: out of a bounded number of kinds: nothing that a peer chooses.
+    public mutating func admit(_ kind: String, now: Instant) -> UInt64? {
+        var bucket = buckets[kind] ?? Bucket(lines: Self.burst, filledAt: now)
+        defer { buckets[kind] = bucket }
+        let earned = max(0, (now - bucket.filledAt).wholeNanoseconds / Self.interval)
+        if bucket.lines + min(earned, Self.burst) >= Self.burst {
+            bucket.lines = Self.burst
+            bucket.filledAt = now
+        } else {
+            bucket.lines += earned
+            bucket.filledAt = bucket.filledAt + .nanoseconds(earned * Self.interval)
+        }
+        guard bucket.lines > 0 else {
+            bucket.omitted &+= 1
+            return nil
+        }
+        bucket.lines -= 1
+        defer { bucket.omitted = 0 }
+        return bucket.omitted
     }
 }
 

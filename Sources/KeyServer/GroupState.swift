@@ -85,8 +85,9 @@ struct GroupState {
     var kekExpiresAt: Instant
     /// Oldest first.
     var data: [ServerDataSA] = []
-    /// The newest transaction.
+    /// The newest transaction, and the first one of this run of the server: all in between exist.
     var transaction: UInt64
+    let firstTransaction: UInt64
     var sequence: NumberBlock
     var nextSenderID: UInt32 = 1
     var open: [UInt64: OpenTransaction] = [:]
@@ -96,6 +97,9 @@ struct GroupState {
     var kekRekeyAt: Instant
     var beaconAt: Instant
     var beaconPause: Duration = .seconds(1)
+    /// New keys that a member made necessary and that wait for their turn; and when the last such ones were made.
+    var renewal: (at: Instant, reason: RekeyReason)?
+    var renewedAt: Instant?
 
     func memberName(_ index: UInt32) -> String { names[index] ?? "member \(index)" }
 
@@ -113,6 +117,7 @@ struct GroupState {
     func nextDeadline(senderWaits: [Instant]) -> Instant {
         var next = min(dataRekeyAt, kekRekeyAt, beaconAt)
         for wait in senderWaits { next = min(next, wait) }
+        if let renewal { next = min(next, renewal.at) }
         for transaction in open.values {
             if let commitAt = transaction.commitAt { next = min(next, commitAt) }
             if transaction.heldVerdict != nil { next = min(next, transaction.sender.activateAt) }

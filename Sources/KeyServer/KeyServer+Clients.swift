@@ -14,8 +14,8 @@ extension KeyServer {
         case .established(let info): register(info, now: now)
         case .failed(let peer, let remote, let reason):
             log(
-                .warning, "phase1.failed",
-                ["peer": peer ?? "unknown", "from": "\(remote)", "reason": "\(reason)"])
+                .warning, "phase1.failed", by: peer ?? "unknown",
+                ["peer": peer ?? "unknown", "from": "\(remote)", "reason": "\(reason)"], now: now)
         case .ended(let info, let reason): associationEnded(info, reason: reason, now: now)
         case .reauthenticationDue:
             break  // the client is the initiator: it will come
@@ -31,12 +31,15 @@ extension KeyServer {
         case .unanswered(let info, _, let messageID):
             guard let name = clientName(info.id) else { return }
             clients[name]?.pending[messageID] = nil
-            log(.warning, "configure.unanswered", ["client": name, "to": "\(info.remote)"])
+            log(
+                .warning, "configure.unanswered", by: name, ["client": name, "to": "\(info.remote)"], now: now)
         case .alive(let info):
             guard let name = clientName(info.id) else { return }
             heard(name, now: now)
         case .moved(let info, let from):
-            log(.info, "phase1.moved", ["client": info.peerName, "from": "\(from)", "to": "\(info.remote)"])
+            log(
+                .info, "phase1.moved", by: info.peerName,
+                ["client": info.peerName, "from": "\(from)", "to": "\(info.remote)"], now: now)
         case .dropped(let reason, let from): drop(reason.rawValue, from: from)
         }
     }
@@ -55,8 +58,8 @@ extension KeyServer {
             !directory.isRevoked(name)
         else {
             log(
-                .warning, "client.refused",
-                ["peer": info.peerName, "from": "\(info.remote)", "identity": Self.text(info.peerIdentity)])
+                .warning, "client.refused", by: info.peerName,
+                ["peer": info.peerName, "from": "\(info.remote)", "identity": Self.text(info.peerIdentity)], now: now)
             endpoint.close(info.id, now: now)
             return
         }
@@ -71,20 +74,18 @@ extension KeyServer {
         clients[name]?.wasRegistered = true
         outputs.append(.associationUp(info.id))
         log(
-            .info, "client.authenticated",
+            .info, "client.authenticated", by: name,
             [
                 "client": name, "from": "\(info.remote)", "suite": "\(info.suite)",
                 "rtt_ms": info.roundTrip.map { "\($0.wholeMilliseconds)" } ?? "unknown",
                 "nat": "\(info.isBehindNAT)",
-            ])
+            ], now: now)
         if let previous, previous != info.id { endpoint.close(previous, now: now) }
         for id in groups.keys.sorted() {
             guard let member = groups[id]?.members[name], member.role.maySend else { continue }
             assignSenderID(to: name, in: id, now: now)
-            // Its ESP counters are gone with its memory: receivers would take what it sends for replays.
-            if isRestart, member.holdsKeys {
-                _ = try? startTransaction(group: id, newKEK: false, reason: .senderRestarted, now: now)
-            }
+            // spec: RFC 6407 3.5.1 - its counters are gone with its memory, so its keys must not go on either.
+            if isRestart, member.holdsKeys { renew(id, reason: .senderRestarted, now: now) }
         }
         sendProfile(to: name, now: now)
     }
@@ -92,7 +93,11 @@ extension KeyServer {
     private func assignSenderID(to name: String, in group: UInt32, now: Instant) {
         guard var state = groups[group] else { return }
         guard state.nextSenderID <= UInt32(UInt16.max) else {
-            log(.error, "group.sender-ids-exhausted", ["group": state.entry.name, "client": name])
+            // An id that was given before could repeat a vector: without one a sender gets no keys of this group.
+            groups[group]?.members[name]?.senderID = nil
+            log(
+                .error, "group.sender-ids-exhausted", by: name,
+                ["group": state.entry.name, "client": name, "remedy": "restart gcks, which changes all keys"], now: now)
             return
         }
         state.members[name]?.senderID = UInt16(state.nextSenderID)
@@ -107,7 +112,7 @@ extension KeyServer {
         clients[name]?.association = nil
         clients[name]?.pending = [:]
         let level: LogEvent.Level = reason == .deadPeer || reason == .expired ? .warning : .info
-        log(level, "client.gone", ["client": name, "reason": reason.explanation])
+        log(level, "client.gone", by: name, ["client": name, "reason": reason.explanation], now: now)
         for id in groups.keys {
             guard let member = groups[id]?.members[name] else { continue }
             for key in groups[id]?.open.keys.sorted() ?? [] {
@@ -123,10 +128,15 @@ extension KeyServer {
         guard var client = clients[name], let association = client.association else { return }
         var sections: [GroupSection] = []
         for id in groups.keys.sorted() {
-            guard let group = groups[id], let member = group.members[name] else { continue }
+            guard let group = groups[id], let member = group.members[name],
+                !member.role.maySend || member.senderID != nil
+            else { continue }
             sections.append(section(of: group, for: member, now: now))
             groups[id]?.members[name]?.holdsKeys = true
         }
+        // A client acts on no older profile once it has seen this one.
+        for (messageID, pending) in client.pending { endpoint.withdraw(messageID, on: pending.association) }
+        client.pending = [:]
         client.generation &+= 1
         client.lastProfileAt = now
         do {
@@ -143,10 +153,10 @@ extension KeyServer {
                     ) { max($0, $1) })
             }
             log(
-                .info, "configure.sent",
-                ["client": name, "groups": "\(sections.count)", "messages": "\(messages.count)"])
+                .info, "configure.sent", by: name,
+                ["client": name, "groups": "\(sections.count)", "messages": "\(messages.count)"], now: now)
         } catch {
-            log(.error, "configure.failed", ["client": name, "reason": "\(error)"])
+            log(.error, "configure.failed", by: name, ["client": name, "reason": "\(error)"], now: now)
         }
         clients[name] = client
     }
@@ -191,16 +201,19 @@ extension KeyServer {
         guard let answer = try? ConfigureAnswer(payloads: payloads, limits: configuration.limits),
             answer.sequence == pending.sequence
         else {
-            log(.warning, "configure.answer-malformed", ["client": name])
+            log(.warning, "configure.answer-malformed", by: name, ["client": name], now: now)
             return
         }
         guard answer.isAcknowledgement else {
             let bad = answer.items.filter { !$0.code.isGood }
-            let list = bad.map { "group \($0.group) spi \(spiText($0.spi)): \($0.code)" }.joined(separator: "; ")
-            log(.error, "configure.refused", ["client": name, "items": list])
+            let list = bad.prefix(8).map { "group \($0.group) spi \(spiText($0.spi)): \($0.code)" }
+            log(
+                .error, "configure.refused", by: name,
+                ["client": name, "count": "\(bad.count)", "items": list.joined(separator: "; ")], now: now)
             return
         }
-        log(.info, "configure.acknowledged", ["client": name, "sas": "\(answer.items.count)"])
+        log(
+            .info, "configure.acknowledged", by: name, ["client": name, "sas": "\(answer.items.count)"], now: now)
         for (group, transaction) in pending.transactions {
             confirm(client: name, group: group, transaction: transaction, now: now)
         }
@@ -210,7 +223,7 @@ extension KeyServer {
 
     private func receiveStatus(_ payloads: [RawPayload], from name: String, info: AssociationInfo, now: Instant) {
         guard let status = try? Status(payloads: payloads, limits: configuration.limits) else {
-            log(.warning, "status.malformed", ["client": name])
+            log(.warning, "status.malformed", by: name, ["client": name], now: now)
             return
         }
         guard status.report > clients[name]?.lastReport ?? 0 else {
@@ -227,7 +240,8 @@ extension KeyServer {
                 continue
             }
             guard report.complete <= group.transaction, report.epoch <= group.rekeySA.epoch else {
-                log(.error, "status.from-the-future", ["client": name, "group": group.entry.name])
+                log(
+                    .error, "status.from-the-future", by: name, ["client": name, "group": group.entry.name], now: now)
                 continue
             }
             confirm(client: name, group: report.group, transaction: report.complete, now: now)
@@ -250,11 +264,24 @@ extension KeyServer {
         guard let state = groups[group], state.open.isEmpty,
             state.data.allSatisfy({ now - $0.createdAt >= state.entry.rollover.activateAfter * 2 })
         else { return }
-        _ = try? startTransaction(group: group, newKEK: false, reason: .volume, now: now)
+        renew(group, reason: .volume, now: now)
+    }
+
+    /// New data keys because of what one member did or said. One member must not keep the whole group rolling over: the
+    /// next time is when the SAs of this time have replaced the former ones.
+    private func renew(_ group: UInt32, reason: RekeyReason, now: Instant) {
+        guard let state = groups[group], state.renewal == nil else { return }
+        let rollover = state.entry.rollover
+        let earliest = state.renewedAt.map { $0 + rollover.activateAfter + rollover.keepOld } ?? now
+        groups[group]?.renewal = (max(earliest, now), reason)
+        schedule(group, now: now)
     }
 
     private func confirm(client name: String, group: UInt32, transaction: UInt64, now: Instant) {
-        guard let member = groups[group]?.members[name] else { return }
+        // Of numbers that no transaction of this run had, a member could make up any number.
+        guard let member = groups[group]?.members[name], transaction >= groups[group]?.firstTransaction ?? 0 else {
+            return
+        }
         if transaction > member.confirmed {
             groups[group]?.members[name]?.confirmed = transaction
             groups[group]?.members[name]?.confirmedAt = now
@@ -284,10 +311,11 @@ extension KeyServer {
 
     // MARK: Words
 
+    /// For the log; what a peer calls itself may be as long as a datagram.
     static func text(_ identity: Identity) -> String {
         switch identity {
         case .address(let address): "\(address)"
-        case .name(let name), .user(let name): name
+        case .name(let name), .user(let name): String(name.prefix(64))
         case .subnet(let prefix): "\(prefix)"
         case .keyID(let octets): "key-id \(hexadecimal(octets.prefix(32)))"
         case .other(let type, _): "type \(type)"

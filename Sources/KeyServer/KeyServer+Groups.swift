@@ -24,11 +24,11 @@ extension KeyServer {
         }
         let epoch = try number(records.value(of: "\(prefix)/epoch"))
         let rekeySA = newRekeySA(for: entry, epoch: UInt32(truncatingIfNeeded: max(epoch, floor / 1_000_000)))
+        let transaction = max(try number(records.value(of: "\(prefix)/transaction")), floor)
         var group = GroupState(
             entry: entry, rekeySA: rekeySA,
             channel: try seal(with: rekeySA, for: entry.id),
-            kekExpiresAt: now + entry.kekLifetime,
-            transaction: max(try number(records.value(of: "\(prefix)/transaction")), floor),
+            kekExpiresAt: now + entry.kekLifetime, transaction: transaction, firstTransaction: transaction,
             sequence: NumberBlock(first: max(try number(records.value(of: "\(prefix)/sequence")), floor)),
             dataRekeyAt: now + Self.share(of: entry.dataLifetime), kekRekeyAt: now + Self.share(of: entry.kekLifetime),
             beaconAt: now + entry.push.beaconInterval)
@@ -159,6 +159,7 @@ extension KeyServer {
         }
         group.data += made
         group.transaction = transaction
+        if group.renewal?.reason != .revocation || reason == .revocation { group.renewal = nil }
         group.dataRekeyAt = now + Self.share(of: group.entry.dataLifetime)
         group.beaconPause = .seconds(1)
         group.beaconAt = now + group.entry.push.roundTrip + group.beaconPause
@@ -253,16 +254,22 @@ extension KeyServer {
         return group.nextDeadline(senderWaits: waits)
     }
 
-    private func schedule(_ id: UInt32, now: Instant) {
+    /// Starts the transaction that is due, if one is.
+    func schedule(_ id: UInt32, now: Instant) {
         guard let group = groups[id] else { return }
         let kekIsDue = group.kekRekeyAt <= now
-        guard kekIsDue || group.dataRekeyAt <= now else { return }
+        let renewal = group.renewal.flatMap { $0.at <= now ? $0.reason : nil }
+        guard kekIsDue || renewal != nil || group.dataRekeyAt <= now else { return }
         do {
-            _ = try startTransaction(group: id, newKEK: kekIsDue, reason: .scheduled, now: now)
+            _ = try startTransaction(
+                group: id, newKEK: kekIsDue || renewal == .revocation, reason: renewal ?? .scheduled, now: now)
+            if renewal != nil { groups[id]?.renewedAt = now }
         } catch {
             // Try again before the keys end, and say so each time.
-            groups[id]?.dataRekeyAt = now + .seconds(10)
-            groups[id]?.kekRekeyAt = max(group.kekRekeyAt, now + .seconds(10))
+            let next = now + Self.retryPause
+            groups[id]?.dataRekeyAt = next
+            groups[id]?.kekRekeyAt = max(group.kekRekeyAt, next)
+            if renewal != nil { groups[id]?.renewal?.at = next }
             log(.error, "rekey.failed", ["group": group.entry.name, "reason": "\(error)"])
         }
     }

@@ -65,6 +65,7 @@ public final class KeyServer {
     var taken = 0
     var endpointWait: Instant?
     var drops = DropCounters()
+    var limiter = LogLimiter()
 
     /// Makes the first keys of every group.
     /// - Parameter records: what an earlier run had stored; numbers go on behind them.
@@ -135,6 +136,7 @@ public final class KeyServer {
         }
         clients[name]?.association = nil
         var transactions: [String: UInt64] = [:]
+        var failure: CommandError?
         for id in groups.keys.sorted() {
             guard let removed = groups[id]?.members.removeValue(forKey: name), let entry = groups[id]?.entry else {
                 continue
@@ -144,10 +146,16 @@ public final class KeyServer {
                 // The new profiles carry its keys along; a repair would go under a KEK that the removed client knows.
                 groups[id]?.open[key]?.sender.leaveMulticast(now: now)
             }
-            transactions[entry.name] = try startTransaction(group: id, newKEK: true, reason: .revocation, now: now)
+            do {
+                transactions[entry.name] = try startTransaction(group: id, newKEK: true, reason: .revocation, now: now)
+            } catch {
+                failure = error
+                groups[id]?.renewal = (now + Self.retryPause, .revocation)
+            }
         }
         drainEndpoint(now: now)
         advanceGroups(to: now)
+        if let failure { throw failure }
         return transactions
     }
 
@@ -174,8 +182,22 @@ public final class KeyServer {
 
     // MARK: Inside
 
+    /// Until what failed for a reason of our own is tried again.
+    static let retryPause: Duration = .seconds(10)
+
     func log(_ level: LogEvent.Level, _ name: String, _ fields: KeyValuePairs<String, String> = [:]) {
         outputs.append(.log(LogEvent(level, name, fields)))
+    }
+
+    /// A line that a peer can cause as often as it likes.
+    /// - Parameter peer: the name in our inventory, not one from the wire.
+    func log(
+        _ level: LogEvent.Level, _ name: String, by peer: String, _ fields: KeyValuePairs<String, String>, now: Instant
+    ) {
+        guard let omitted = limiter.admit("\(name) \(peer)", now: now) else { return }
+        var event = LogEvent(level, name, fields)
+        if omitted > 0 { event.fields.append(LogEvent.Field(name: "omitted", value: "\(omitted)")) }
+        outputs.append(.log(event))
     }
 
     /// Takes the endpoint's outputs until it waits.
