@@ -111,7 +111,8 @@ let package = Package(
         .testTarget(
             name: "EngineTests",
             dependencies: [
-                "KeyServer", "GroupMember", "LinkModel", "FMKE", "ESP", "IKEv1", "Store", "Cryptography", "Basics",
+                "KeyServer", "GroupMember", "ReliablePush", "LinkModel", "FMKE", "ESP", "IKEv1", "ISAKMP", "Store",
+                "Cryptography", "Basics",
             ],
             swiftSettings: common),
         tests(of: "gcks", ["Commands", "Control", "Settings", arguments]),

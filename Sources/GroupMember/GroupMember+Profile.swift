@@ -22,12 +22,12 @@ extension GroupMember {
             log(.error, "configure.malformed", ["reason": "\(error)"])
             return
         }
-        guard message.sequence > configureSequence else {
+        guard message.sequence > configureSequence || generation?.lacks(message) == true else {
             log(.warning, "configure.replayed", ["sequence": "\(message.sequence)"])
             return
         }
-        configureSequence = message.sequence
-        output(.persist([Record("profile/sequence", number: message.sequence)]))
+        configureSequence = max(configureSequence, message.sequence)
+        output(.persist([Record("profile/sequence", number: configureSequence)]))
         var items: [ConfigureAnswer.Item] = []
         for section in message.groups { items += apply(section, now: now) }
         collect(message, now: now)
@@ -53,7 +53,7 @@ extension GroupMember {
 
     /// Keeps track of a generation's parts; when all are there, what none of them named is gone.
     private func collect(_ message: Configure, now: Instant) {
-        if generation?.number != message.generation { generation = (message.generation, [], []) }
+        if generation?.lacks(message) != true { generation = ProfileGeneration(message) }
         generation?.parts.insert(message.part)
         generation?.groups.formUnion(message.groups.map(\.group))
         guard let generation, generation.parts.count == Int(message.partCount) else { return }
@@ -73,13 +73,16 @@ extension GroupMember {
         guard groups[id] != nil || groups.count < configuration.limits.groupsPerProfile else {
             return [ConfigureAnswer.Item(group: id, spi: 0, code: .limit)]
         }
+        // A profile that crossed a newer PUSH on its way names nothing that we lack, and SAs that we may have let go.
+        if let held = groups[id], section.membership.transaction < held.receiver.complete {
+            return [ConfigureAnswer.Item(group: id, spi: 0, code: .known)]
+                + section.dataSAs.map { ConfigureAnswer.Item(group: id, spi: $0.spi, code: .known) }
+        }
         do {
             try adopt(section, now: now)
         } catch {
             return [ConfigureAnswer.Item(group: id, spi: 0, code: .unsupported)]
         }
-        // A profile that crossed a newer PUSH on its way names nothing that we lack.
-        let isStale = section.membership.transaction < groups[id]?.receiver.complete ?? 0
         var items = [rekeyItem]
         for (position, item) in Self.origins(of: section.dataSAs, in: section.membership.transaction).enumerated() {
             let sa = item.sa
@@ -92,7 +95,6 @@ extension GroupMember {
                 removeIn: sa.deactivateInMilliseconds.map { .milliseconds(Int64($0)) }, now: now)
             items.append(ConfigureAnswer.Item(group: id, spi: sa.spi, code: code))
         }
-        guard !isStale else { return items }
         let listed = Set(section.dataSAs.map(\.spi))
         for index in groups[id]?.sas.indices ?? 0..<0 {
             guard let held = groups[id]?.sas[index], !listed.contains(held.key.spi) else { continue }
@@ -107,8 +109,10 @@ extension GroupMember {
     /// The group itself: membership, rekey SA, control channel.
     private func adopt(_ section: GroupSection, now: Instant) throws(FMKEError) {
         let id = section.group
-        let direction = section.dataSAs.first?.direction ?? .receiver
-        let (maySend, mayReceive) = (direction != .receiver, direction != .sender)
+        // Without a data SA the profile does not say what we may do: as before, or nothing but receive.
+        let direction = section.dataSAs.first?.direction
+        let maySend = direction.map { $0 != .receiver } ?? groups[id]?.maySend ?? false
+        let mayReceive = direction.map { $0 != .sender } ?? groups[id]?.mayReceive ?? true
         guard var group = groups[id] else {
             groups[id] = MemberGroup(
                 id: id, name: section.name, membership: section.membership, maySend: maySend, mayReceive: mayReceive,
@@ -137,6 +141,7 @@ extension GroupMember {
             // The old KEK is not kept: a removed member may know it.
             group.channel = channel
             group.previous = nil
+            group.vainAsks = 0
             log(.info, "group.kek-changed", ["group": group.name, "epoch": "\(channel.rekeySA.epoch)"])
         }
         group.name = section.name
@@ -167,13 +172,17 @@ extension GroupMember {
         let activateAt = now + activateIn
         let removeAt = removeIn.map { now + $0 }
         let key = SAKey(spi: sa.spi, destination: sa.selector.destination.address)
-        if let index = group.sas.firstIndex(where: { $0.key == key }) {
+        if let index = group.sas.firstIndex(where: { $0.key == key && $0.hasFailed }) {
+            // Another try, as if it were new.
+            groups[id]?.sas.remove(at: index)
+        } else if let index = group.sas.firstIndex(where: { $0.key == key }) {
             if let planned = group.sas[index].activateAt {
                 groups[id]?.sas[index].activateAt = min(planned, activateAt)
             }
             if let removeAt { groups[id]?.sas[index].removeAt = min(group.sas[index].removeAt ?? removeAt, removeAt) }
             return .known
         }
+        guard !group.retired.contains(key) else { return .known }
         if group.sas.count >= configuration.limits.dataAssociationsPerGroup * 2 { dropOldest(of: id) }
         let taken = groups.contains { $0.key != id && $0.value.sas.contains { $0.sa.selector.overlaps(sa.selector) } }
         guard !taken else { return .conflict }
@@ -197,8 +206,9 @@ extension GroupMember {
     /// Makes room: the oldest SA that is not in use for sending goes.
     private func dropOldest(of id: UInt32) {
         guard let group = groups[id], let index = group.sas.firstIndex(where: { !$0.isActive }) else { return }
-        remove(group.sas[index], of: group)
+        remove(group.sas[index])
         groups[id]?.sas.remove(at: index)
+        groups[id]?.retire(group.sas[index].key)
         log(.warning, "sa.removed", ["group": group.name, "spi": spiText(group.sas[index].key.spi), "reason": "limit"])
     }
 
@@ -224,14 +234,14 @@ extension GroupMember {
             let isOvertaken = others.contains { other in
                 groups[id]?.sas[other].isActive == true && group.sas[other].isNewer(than: sa, isLater: other > index)
             }
-            guard !isOvertaken else { continue }
+            guard !isOvertaken, !sa.hasFailed else { continue }
             output(.data(.activateOutbound(sa.key)))
             groups[id]?.sas[index].isActive = true
             for other in others { groups[id]?.sas[other].isActive = false }
             log(.info, "sa.activated", ["group": group.name, "spi": spiText(sa.key.spi)])
         }
         for sa in groups[id]?.sas ?? [] where sa.endsAt <= now {
-            remove(sa, of: group)
+            remove(sa)
             log(
                 sa.expiresAt <= now ? .warning : .info, "sa.removed",
                 [
@@ -239,19 +249,21 @@ extension GroupMember {
                     "reason": sa.expiresAt <= now ? "expired" : "replaced",
                 ])
         }
+        for sa in groups[id]?.sas ?? [] where sa.endsAt <= now { groups[id]?.retire(sa.key) }
         groups[id]?.sas.removeAll { $0.endsAt <= now }
         if let previous = group.previous, previous.until <= now { groups[id]?.previous = nil }
     }
 
-    private func remove(_ sa: MemberSA, of group: MemberGroup) {
-        if group.mayReceive { output(.data(.removeInbound(sa.key))) }
-        if group.maySend { output(.data(.removeOutbound(sa.key))) }
+    /// In both directions, whatever the group's role is by now: what is not there is not missed.
+    private func remove(_ sa: MemberSA) {
+        output(.data(.removeInbound(sa.key)))
+        output(.data(.removeOutbound(sa.key)))
     }
 
     /// Drops a group and everything of it.
     func leave(_ id: UInt32, why: String) {
         guard let group = groups.removeValue(forKey: id) else { return }
-        for sa in group.sas { remove(sa, of: group) }
+        for sa in group.sas { remove(sa) }
         output(.leaveControl(group.channel.rekeySA.control))
         log(.warning, "group.left", ["group": group.name, "reason": why])
     }

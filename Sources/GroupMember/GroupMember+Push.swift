@@ -11,13 +11,19 @@ internal import Store
 
 /// Phase 3: the groups' control channels, and STATUS.
 extension GroupMember {
-    /// Least time between two requests for a profile that an unauthenticated sign (an unknown KEK) provoked.
+    /// Least time between two requests for a profile that an unauthenticated sign (an unknown KEK) provoked; it
+    /// doubles, so often at most, while no new KEK comes of it: one made-up datagram is heard by every member at once.
     private static let askInterval: Duration = .seconds(10)
+    private static let askDoublings = 4
     /// How long repetitions under the KEK before a change are still heard: longer than any repair takes.
     private static let channelKept: Duration = .seconds(60)
 
-    /// Does the exchange octet of the header say PUSH?
-    static func isPush(_ bytes: [UInt8]) -> Bool { bytes.count > 18 && bytes[18] == ExchangeType.push.rawValue }
+    /// Does the exchange octet of the header say PUSH? On the port of NAT traversal, where the marker stands in front
+    /// of the header, that octet is one of a cookie, and PUSHes do not come there.
+    func isPush(_ datagram: Datagram) -> Bool {
+        datagram.local.port != configuration.natTraversalPort && datagram.bytes.count > 18
+            && datagram.bytes[18] == ExchangeType.push.rawValue
+    }
 
     func receivePush(_ datagram: Datagram, now: Instant) {
         guard datagram.bytes.count <= configuration.limits.datagramOctets,
@@ -59,8 +65,10 @@ extension GroupMember {
     private func unknownKEK(_ datagram: Datagram, now: Instant) {
         drop("unknownKEK", from: datagram.remote)
         for (id, group) in groups where group.channel.rekeySA.control == datagram.local && group.askAt == nil {
-            let earliest = group.lastAskedAt.map { $0 + Self.askInterval } ?? now
+            let pause = Self.askInterval * (1 << min(max(group.vainAsks - 1, 0), Self.askDoublings))
+            let earliest = group.lastAskedAt.map { $0 + pause } ?? now
             groups[id]?.askAt = max(now, earliest) + random.duration(below: .seconds(1))
+            groups[id]?.vainAsks += 1
         }
     }
 
@@ -148,6 +156,7 @@ extension GroupMember {
         }
         group.previous = (group.channel, min(now + Self.channelKept, group.channel.expiresAt))
         group.channel = channel
+        group.vainAsks = 0
         groups[id] = group
         log(.info, "group.kek-changed", ["group": group.name, "epoch": "\(rekeySA.epoch)"])
     }
@@ -172,11 +181,17 @@ extension GroupMember {
         if mustReport || !wanted.isEmpty { report(asking: wanted, now: now) }
     }
 
+    /// Queues a STATUS behind the changes to the data plane that it reports on.
     func report(asking wanted: Set<UInt32>, now: Instant) {
+        guard case .registered = connection else { return }
+        pending.append(.status(asking: wanted, at: now))
+    }
+
+    func sendStatus(asking wanted: Set<UInt32>, now: Instant) {
         guard case .registered(let association) = connection else { return }
         let reports = groups.values.sorted { $0.id < $1.id }.map { group in
             GroupReport(
-                group: group.id, epoch: group.channel.rekeySA.epoch, complete: group.receiver.complete,
+                group: group.id, epoch: group.channel.rekeySA.epoch, complete: group.installed,
                 sequence: group.window.highest, missing: group.receiver.missing, activeSPIs: group.activeSPIs,
                 wantsProfile: wanted.contains(group.id), wantsRekey: group.worn != nil)
         }

@@ -66,7 +66,7 @@ public final class GroupMember {
     var groups: [UInt32: MemberGroup] = [:]
     /// Highest CONFIGURE acted on, and the generation being collected.
     var configureSequence: UInt64 = 0
-    var generation: (number: UInt32, parts: Set<UInt16>, groups: Set<UInt32>)?
+    var generation: ProfileGeneration?
     var reportCount: UInt64 = 0
     var drops = DropCounters()
     var lastFailure: String?
@@ -76,9 +76,10 @@ public final class GroupMember {
     var taken = 0
     var endpointWait: Instant?
 
-    /// An output, or an answer whose content is decided when its turn comes.
+    /// An output, or an answer or a report whose content is decided when its turn comes.
     enum Pending {
         case ready(MemberOutput)
+        case status(asking: Set<UInt32>, at: Instant)
         case configureAnswer(ConfigureAnswer, messageID: UInt32, association: AssociationID, at: Instant)
     }
 
@@ -113,7 +114,7 @@ public final class GroupMember {
 
     /// A datagram from one of our UDP sockets.
     public func receive(_ datagram: Datagram, now: Instant) {
-        if Self.isPush(datagram.bytes) {
+        if isPush(datagram) {
             receivePush(datagram, now: now)
         } else {
             endpoint.receive(datagram, now: now)
@@ -180,6 +181,7 @@ public final class GroupMember {
             taken += 1
             switch next {
             case .ready(let output): return output
+            case .status(let asking, let at): sendStatus(asking: asking, now: at)
             case .configureAnswer(let answer, let messageID, let association, let at):
                 send(answer, messageID: messageID, association: association, now: at)
             }

@@ -41,6 +41,26 @@ struct MemberChannel {
     }
 }
 
+/// The parts of a profile that came so far.
+struct ProfileGeneration {
+    let number: UInt32
+    /// The sequence of part 0: the parts are numbered one after the other.
+    let firstSequence: UInt64
+    var parts: Set<UInt16> = []
+    var groups: Set<UInt32> = []
+
+    init(_ message: Configure) {
+        number = message.generation
+        firstSequence = message.sequence &- UInt64(message.part)
+    }
+
+    /// Is it one of the parts, overtaken by a later one?
+    func lacks(_ message: Configure) -> Bool {
+        message.generation == number && message.sequence &- UInt64(message.part) == firstSequence
+            && !parts.contains(message.part)
+    }
+}
+
 /// One group as a member knows it.
 struct MemberGroup {
     let id: UInt32
@@ -55,9 +75,14 @@ struct MemberGroup {
     var window: SequenceWindow
     /// Oldest first, as far as the messages say.
     var sas: [MemberSA] = []
+    /// SAs that have gone, the latest last. A profile that was long on its way may name them; to take one in again
+    /// would start its sequence numbers and replay windows anew.
+    private(set) var retired: [SAKey] = []
     /// When to ask for the profile, after a sign that we missed something the control channel cannot repair.
     var askAt: Instant?
     var lastAskedAt: Instant?
+    /// How often an unknown KEK made us ask without a new one coming of it.
+    var vainAsks = 0
     /// The SA, by SPI, that the next report says to replace because it nears a limit.
     var worn: UInt32?
 
@@ -65,6 +90,20 @@ struct MemberGroup {
         if channel.rekeySA.spi == spi { return channel.expiresAt > now ? channel : nil }
         guard let previous, previous.channel.rekeySA.spi == spi, previous.until > now else { return nil }
         return previous.channel
+    }
+
+    /// The newest transaction of which every SA is in the data plane.
+    var installed: UInt64 {
+        let failed = sas.filter { $0.hasFailed && $0.removeAt == nil }.map(\.transaction).min()
+        return failed.map { min($0 &- 1, receiver.complete) } ?? receiver.complete
+    }
+
+    /// More than a profile can name of what a member has let go of lately.
+    private static let retiredLimit = 64
+
+    mutating func retire(_ key: SAKey) {
+        retired.append(key)
+        if retired.count > Self.retiredLimit { retired.removeFirst() }
     }
 
     /// For a STATUS: what is used for sending, else what is newest for receiving.
