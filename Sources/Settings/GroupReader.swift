@@ -20,6 +20,8 @@ struct GroupReader {
     private let clients: [String: Int]
     /// The family of the GCKS and so of everything else; nil when it is not known.
     private let isV4: Bool?
+    /// That of the GCKS; nil when it is not known.
+    private let port: UInt16?
     private var problems: Problems { top.problems }
 
     private var names: [String: Int] = [:]
@@ -29,10 +31,11 @@ struct GroupReader {
     private var controlAddresses: [IPAddress: Place] = [:]
     private var groupsOfClient: [String: Int] = [:]
 
-    init(top: MappingReader, clients: [String: Int], isV4: Bool?) {
+    init(top: MappingReader, clients: [String: Int], isV4: Bool?, port: UInt16?) {
         self.top = top
         self.clients = clients
         self.isV4 = isV4
+        self.port = port
     }
 
     /// Those that are whole; what is wrong goes to the problems.
@@ -55,6 +58,11 @@ struct GroupReader {
             Self.claim(control, in: &controls, group.place(of: "control"), "control channel", problems)
             controlAddresses[control.address] = group.place(of: "control")
             checkFamily(of: control.address, at: group.place(of: "control"))
+            if let port, control.port != port {
+                problems.add(
+                    group.place(of: "control"), "\(control) is not on the GCKS's port, and no client lets another in",
+                    instead: "write \(SocketAddress(control.address, port))")
+            }
         }
         let flows = readFlows(of: group)
         let suite = group.optional("suite", Scalar<ESPSuite>.word, default: .aes256gcm)

@@ -35,7 +35,7 @@ struct ServerReader {
         let key = keyFile.flatMap { secrets.signingKey($0, at: top.place(of: "signing-key-file")) }
         let phase1 = Phase1Settings(top.mapping("phase1", keys: Phase1Settings.keys))
         let clients = Clients(reader: self, phase1: phase1, server: address)
-        var groups = GroupReader(top: top, clients: clients.names, isV4: address.map(\.isV4))
+        var groups = GroupReader(top: top, clients: clients.names, isV4: address.map(\.isV4), port: port)
         let entries = groups.groups()
         guard let identity, let address, let interface, let socket, let keyFile, let key else { return nil }
         return ServerSettings(

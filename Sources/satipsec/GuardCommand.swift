@@ -35,7 +35,8 @@ struct GuardCommand: ParsableCommand {
             Terminal.write(
                 FailClosedGuard.ruleset(
                     interface: settings.satelliteInterface,
-                    ports: FailClosedGuard.defaultPorts + [settings.gcks.port, settings.gcks.natPort],
+                    // Groups' control channels are on the GCKS's port too.
+                    ports: [settings.gcks.port, settings.gcks.natPort],
                     terrestrialInterface: satelliteOnly ? nil : settings.terrestrialInterface))
             return
         }

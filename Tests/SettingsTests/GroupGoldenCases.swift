@@ -42,6 +42,14 @@ extension GoldenCases {
                 example 239.255.0.1:848
                 """),
         Case(
+            "control on a port that the clients' guard does not pass",
+            replace: "239.255.0.1:848",
+            by: "239.255.0.1:849",
+            says: """
+                gcks.yaml:21:14: groups[news].control: 239.255.0.1:849 is not on the GCKS's port, and no client lets \
+                another in; write 239.255.0.1:848
+                """),
+        Case(
             "control that is not multicast",
             replace: "239.255.0.1:848",
             by: "10.255.0.1:848",

@@ -49,7 +49,7 @@ import Testing
         let group = try #require(settings.inventory.groups.first)
         #expect(group.name == "news")
         #expect(group.id == 7)
-        #expect(group.control == SocketAddress(.v4(239, 255, 0, 1), 848))
+        #expect(group.control == SocketAddress(.v4(239, 255, 0, 1), 1848))
         #expect(
             group.flows.map(\.description) == [
                 "192.168.0.0/16 port 5000 -> 239.1.1.1/32 port 5004 proto 17", "0.0.0.0/0 -> 239.1.1.2/32",
@@ -222,7 +222,7 @@ import Testing
         groups:
           - name: news
             id: 7
-            control: 239.255.0.1:848
+            control: 239.255.0.1:1848
             flows:
               - source: 192.168.0.0/16
                 destination: 239.1.1.1
