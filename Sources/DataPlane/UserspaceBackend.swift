@@ -66,8 +66,9 @@ public final class UserspaceBackend: SABackend {
         case .addInbound(let parameters), .addOutbound(let parameters): try Self.check(parameters)
         default: break
         }
-        // Keys before routes when something comes, routes before keys when something goes: a packet never meets a
-        // route without the SA that decides about it. Between the two it is dropped, which is the safe side.
+        // Keys before routes: when something comes, a packet never meets a route without the SA that decides about it;
+        // when something goes, its key is gone even if the system refuses to take the route back, and a packet that
+        // still takes it is dropped.
         switch change {
         case .addInbound(let parameters):
             try associations.apply(change)

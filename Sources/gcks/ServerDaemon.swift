@@ -22,6 +22,7 @@ final class ServerDaemon {
     private var timer: LoopTimer?
     private var sockets: [UInt16: UDPSocket] = [:]
     private var control: ControlServer?
+    private var unsent = LogLimiter()
     /// Who waits for the verdict of which transactions.
     private var waiting: [Waiter] = []
 
@@ -115,7 +116,11 @@ final class ServerDaemon {
         do {
             try socket.send(datagram)
         } catch {
-            logger.warning("datagram.unsent", metadata: ["to": "\(datagram.remote)", "reason": "\(error)"])
+            // Whom we answer may have been made up, and a link may be down for long.
+            guard let omitted = unsent.admit("unsent", now: loop.now) else { return }
+            logger.warning(
+                "datagram.unsent",
+                metadata: ["to": "\(datagram.remote)", "reason": "\(error)", "omitted": "\(omitted)"])
         }
     }
 

@@ -26,6 +26,7 @@ final class ClientDaemon {
     private var wearTimer: LoopTimer?
     private var sockets: [UInt16: UDPSocket] = [:]
     private var control: ControlServer?
+    private var unsent = LogLimiter()
 
     init(_ settings: ClientSettings, keyLog: KeyLog?, logger: Logger) throws {
         self.settings = settings
@@ -151,7 +152,10 @@ final class ClientDaemon {
         do {
             try socket.send(datagram)
         } catch {
-            logger.warning("datagram.unsent", metadata: ["to": "\(datagram.remote)", "reason": "\(error)"])
+            guard let omitted = unsent.admit("unsent", now: loop.now) else { return }
+            logger.warning(
+                "datagram.unsent",
+                metadata: ["to": "\(datagram.remote)", "reason": "\(error)", "omitted": "\(omitted)"])
         }
     }
 
