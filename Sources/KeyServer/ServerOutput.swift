@@ -38,7 +38,7 @@ public struct VerdictReport: Sendable, Hashable, Codable {
     }
     public struct Missing: Sendable, Hashable, Codable {
         public var client: String
-        /// `silent`, `refused`, `unreachable`, `revoked` or `superseded`.
+        /// `silent`, `refused`, `unreachable` or `revoked`.
         public var reason: String
 
         public init(client: String, reason: String) {

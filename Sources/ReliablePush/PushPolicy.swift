@@ -54,8 +54,6 @@ public enum UnconfirmedReason: String, Sendable, Hashable, Codable {
     case unreachable
     /// It lost its authorisation while the transaction ran.
     case revoked
-    /// A newer transaction took this one's place before the member answered.
-    case superseded
 }
 
 /// The end of a transaction: every member confirmed or named.

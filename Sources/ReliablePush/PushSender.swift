@@ -94,8 +94,6 @@ public struct PushSender: Sendable {
         let all = confirmed.count + unconfirmed.count + failed.count
         return all == 0 ? 100 : 100 * Double(confirmed.count) / Double(all)
     }
-    /// Octets of key update per copy; 0 for a transaction by unicast.
-    public var bodyOctets: Int { body.count }
 
     /// When `poll` has something to do next; nil when it is over.
     public var due: Instant? {
@@ -145,14 +143,6 @@ public struct PushSender: Sendable {
         case .transmitting, .collecting: state = .unicasting(asked: true, until: now + policy.roundTrip * 10)
         case .unicasting, .probing, .ending, .ended: break
         }
-    }
-
-    /// Ends the transaction now: a newer one carries its keys.
-    public mutating func supersede() {
-        guard !isEnded else { return }
-        for member in unconfirmed { failed[member] = .superseded }
-        unconfirmed = []
-        state = .ending
     }
 
     /// Moves the activation to an earlier instant and gives the COMMIT that says so.
