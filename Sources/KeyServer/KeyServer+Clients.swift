@@ -147,7 +147,7 @@ extension KeyServer {
                 message.sequence = number
                 let messageID = try endpoint.request(.configure, message.payloads(), on: association, now: now)
                 client.pending[messageID] = PendingConfigure(
-                    association: association, sequence: number,
+                    association: association, sequence: number, sentAt: now,
                     transactions: Dictionary(
                         message.groups.map { ($0.group, $0.membership.transaction) }
                     ) { max($0, $1) })
@@ -161,7 +161,7 @@ extension KeyServer {
         clients[name] = client
     }
 
-    /// As messages; where a group's SAs do not fit one, its oldest are left out: they are being replaced.
+    /// As messages; where a group's SAs do not fit one, those are left out that are missed least.
     private func split(_ sections: inout [GroupSection], generation: UInt32) throws(FMKEError) -> [Configure] {
         for index in sections.indices {
             while !sections[index].dataSAs.isEmpty {
@@ -171,12 +171,25 @@ extension KeyServer {
                     break
                 } catch {
                     guard error == .tooLong, sections[index].dataSAs.count > 1 else { throw error }
-                    sections[index].dataSAs.removeFirst()
+                    sections[index].dataSAs.remove(at: Self.leastNeeded(of: sections[index].dataSAs))
                 }
             }
         }
         return try Configure.split(
             sequence: 0, generation: generation, groups: sections, limits: configuration.limits)
+    }
+
+    /// Of a group's SAs, oldest first, the position of the one that is missed least: the oldest whose successor is in
+    /// use; else the oldest that is not in use yet and has a successor; else the oldest.
+    private static func leastNeeded(of sas: [DataSA]) -> Int {
+        func successors(_ index: Int) -> [DataSA] {
+            sas[(index + 1)...].filter { $0.selector == sas[index].selector }
+        }
+        let isOver = sas.indices.first { index in successors(index).contains { $0.activateInMilliseconds == 0 } }
+        let isBetween = sas.indices.first { index in
+            sas[index].activateInMilliseconds > 0 && !successors(index).isEmpty
+        }
+        return isOver ?? isBetween ?? sas.startIndex
     }
 
     private func section(of group: GroupState, for member: MemberState, now: Instant) -> GroupSection {
@@ -185,12 +198,14 @@ extension KeyServer {
         let membership = Membership(
             memberIndex: member.index, senderID: member.senderID, sequence: group.sequence.last,
             transaction: group.transaction)
-        // What is over is left out; of many, the newest ones fit the message.
-        let live = group.data.compactMap { $0.described(now: now, for: member.role) }
-        let most = configuration.limits.dataAssociationsPerGroup
+        // What is over is left out; of many, those fit the message that are needed most.
+        var live = group.data.compactMap { $0.described(now: now, for: member.role) }
+        while live.count > configuration.limits.dataAssociationsPerGroup {
+            live.remove(at: Self.leastNeeded(of: live))
+        }
         return GroupSection(
             group: group.entry.id, name: group.entry.name, membership: membership, rekeySA: rekeySA,
-            dataSAs: Array(live.suffix(most)))
+            dataSAs: live)
     }
 
     private func receiveAnswer(
@@ -215,7 +230,20 @@ extension KeyServer {
         log(
             .info, "configure.acknowledged", by: name, ["client": name, "sas": "\(answer.items.count)"], now: now)
         for (group, transaction) in pending.transactions {
-            confirm(client: name, group: group, transaction: transaction, now: now)
+            confirm(client: name, group: group, transaction: transaction, sentAt: pending.sentAt, now: now)
+        }
+        if isMovingLate(name, since: pending, now: now) { sendProfile(to: name, now: now) }
+    }
+
+    /// Did a repeated profile come so late to a sender that the activation, which it counts from receipt, is behind that
+    /// of the others? Then the times of a fresh profile make it move at once.
+    private func isMovingLate(_ name: String, since pending: PendingConfigure, now: Instant) -> Bool {
+        pending.transactions.contains { id, transaction in
+            guard let group = groups[id], group.members[name]?.role.maySend == true else { return false }
+            return now - pending.sentAt > group.entry.push.roundTrip * 2
+                && group.data.contains {
+                    $0.transaction == transaction && $0.activateAt > pending.sentAt && $0.removeAt == nil
+                }
         }
     }
 
@@ -244,7 +272,9 @@ extension KeyServer {
                     .error, "status.from-the-future", by: name, ["client": name, "group": group.entry.name], now: now)
                 continue
             }
-            confirm(client: name, group: report.group, transaction: report.complete, now: now)
+            // It may have them by a profile whose answer got lost.
+            let sentAt = clients[name]?.pending.values.map(\.sentAt).min() ?? now - group.entry.push.roundTrip
+            confirm(client: name, group: report.group, transaction: report.complete, sentAt: sentAt, now: now)
             for missing in report.missing {
                 groups[report.group]?.open[missing.transaction]?.sender.negativeAcknowledgement(
                     from: member.index, now: now)
@@ -277,7 +307,7 @@ extension KeyServer {
         schedule(group, now: now)
     }
 
-    private func confirm(client name: String, group: UInt32, transaction: UInt64, now: Instant) {
+    private func confirm(client name: String, group: UInt32, transaction: UInt64, sentAt: Instant, now: Instant) {
         // Of numbers that no transaction of this run had, a member could make up any number.
         guard let member = groups[group]?.members[name], transaction >= groups[group]?.firstTransaction ?? 0 else {
             return
@@ -285,6 +315,8 @@ extension KeyServer {
         if transaction > member.confirmed {
             groups[group]?.members[name]?.confirmed = transaction
             groups[group]?.members[name]?.confirmedAt = now
+            let movesBy = groups[group]?.movesBy(transaction, sentAt: sentAt, now: now)
+            groups[group]?.members[name]?.movesBy = movesBy
             log(
                 .info, "keys.confirmed",
                 [

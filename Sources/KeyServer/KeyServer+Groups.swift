@@ -184,9 +184,11 @@ extension KeyServer {
     ) throws(CommandError) -> [UInt8] {
         // Flat revocation: the removed member knows the old KEK, so the others are served one by one.
         guard reason != .revocation else { return [] }
-        // A member that missed an earlier transaction still under way gets its SAs with this one, as far as they fit.
+        // A member that missed an earlier transaction gets its SAs with this one, as far as they fit: senders go on with
+        // them until this one is activated.
         let most = configuration.limits.dataAssociationsPerGroup
-        var carried = group.data.filter { group.open[$0.transaction]?.sender.isEnded == false }
+        let everybodyHas = group.members.values.filter(\.holdsKeys).map(\.confirmed).min() ?? .max
+        var carried = group.data.filter { $0.transaction > everybodyHas && $0.removeAt == nil }
             .suffix(max(most - made.count, 0)).map(\.sa)
         let limit = PushEnvelope.bodySizeLimit(configuration.signingKey.algorithm, limits: configuration.limits)
         while true {
@@ -280,7 +282,7 @@ extension KeyServer {
             commitIfDue(&open, group: id, now: now)
             if let held = open.heldVerdict {
                 groups[id]?.open[transaction] = open
-                guard open.sender.activateAt <= now else { return }
+                guard groups[id]?.sendersMove(to: transaction) ?? now <= now else { return }
                 finish(held, open, group: id, now: now)
                 return
             }
@@ -294,7 +296,9 @@ extension KeyServer {
             case .probe(let members):
                 for member in members { probe(member, of: id, now: now) }
             case .ended(let verdict):
-                if open.reason == .revocation, open.sender.activateAt > now {
+                // The proof that a client is out: no sender uses keys that it knows. COMMIT makes them move earlier, but
+                // it is not acknowledged.
+                if open.reason == .revocation, groups[id]?.sendersMove(to: transaction) ?? now > now {
                     groups[id]?.open[transaction]?.heldVerdict = verdict
                 } else {
                     finish(verdict, open, group: id, now: now)
@@ -350,6 +354,12 @@ extension KeyServer {
             unicasts: verdict.unicasts)
         groups[id]?.lastVerdict = report
         groups[id]?.open[verdict.transaction] = nil
+        if open.reason == .revocation {
+            // Who registers from now on sends with the new keys at once.
+            for index in group.data.indices where group.data[index].transaction == verdict.transaction {
+                groups[id]?.data[index].activateAt = min(group.data[index].activateAt, now)
+            }
+        }
         log(
             verdict.isComplete ? .info : .warning, "rekey.ended",
             [
@@ -412,7 +422,7 @@ extension KeyServer {
         }
         if !replaced.isEmpty {
             let activateAt = group.data.filter { $0.transaction == confirmed }.map(\.activateAt).max() ?? now
-            let removeAt = max(activateAt, now) + group.entry.rollover.keepOld
+            let removeAt = max(group.sendersMove(to: confirmed), activateAt, now) + group.entry.rollover.keepOld
             for index in replaced { group.data[index].removeAt = removeAt }
             group.retirement = Retirement(
                 transaction: confirmed, removeAt: removeAt, copiesLeft: max(group.entry.push.copies, 1), nextAt: now)

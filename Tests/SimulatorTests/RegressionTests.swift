@@ -8,6 +8,11 @@ import Testing
         ("a verdict named a member that was revoked meanwhile by its number", 56),
         ("a sender moved back to an older SA, whose activation time came after a COMMIT", 1),
         ("repairs of an earlier transaction went on under the KEK of a revoked member", 149),
+        ("the verdict on a revocation came before a sender that missed the COMMIT had moved", 85),
+        ("a profile without room for all SAs left out those in use and kept some that never were", 68),
+        ("with no sender registered, replaced SAs were gone before their successors were in use", 13),
+        ("a member named silent confirmed the next transaction without the SAs that were still in use", 79),
+        ("a sender that registered after the verdict on a revocation sent with the old keys", 143),
     ]
 
     @Test(arguments: seeds) func theFaultIsGone(what: String, seed: UInt64) throws {
