@@ -308,7 +308,10 @@ def main() -> int:
         shutil.rmtree(options.out) if (options.out / "outsider.pcap").exists() else parser.error(
             f"{options.out} holds something else: name a new folder")
     words = [str(options.binaries), *(["--out", str(options.out)] if options.out else [])]
-    return laboratory.enter([str(Path(__file__).resolve()), *words])
+    status = laboratory.enter([str(Path(__file__).resolve()), *words])
+    if status > 128:
+        print(f"demo: interrupted; nothing is left{' but ' + str(options.out) if options.out else ''}", file=sys.stderr)
+    return status
 
 
 if __name__ == "__main__":

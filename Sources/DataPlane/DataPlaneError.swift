@@ -38,7 +38,7 @@ extension DataPlaneError: CustomStringConvertible {
         case .multicastRouterRunning: "another multicast router is running on this host; stop it first"
         case .reversePathFilter(let value):
             "net.ipv4.conf.all.rp_filter is \(value): the kernel would drop every packet that comes out of the tunnel."
-                + " Set it to 0 (and keep it per interface), or name the remote networks so that they get a route"
+                + " Set it to 0: sysctl -w net.ipv4.conf.all.rp_filter=0 (interfaces may keep theirs)"
         case .unsuitableMTU(let value): "\(value) octets are no fit MTU for the tunnel"
         case .unsupportedAssociation(let what): what
         case .stopped: "the data plane was stopped"

@@ -14,7 +14,6 @@ struct StartChecks {
     /// The largest ESP packet to send, outer header included: the link's MTU, or more where the operator chose a tunnel
     /// MTU that makes the kernel fragment.
     var largestOuter: Int
-    var isGuarded: Bool
     var warnings: [String] = []
 
     /// RFC 791 3.1: every host takes datagrams of this size.
@@ -28,11 +27,8 @@ struct StartChecks {
                 throw .interfaceDown(name)
             }
         }
-        let guardProblem = FailClosedGuard.problem(interface: satellite)
-        isGuarded = guardProblem == nil
-        if let guardProblem {
-            guard !configuration.requiresGuard else { throw .unguarded(interface: satellite, reason: guardProblem) }
-            warnings.append("packets in clear may pass \(satellite): \(guardProblem)")
+        if configuration.requiresGuard, let problem = FailClosedGuard.problem(interface: satellite) {
+            throw .unguarded(interface: satellite, reason: problem)
         }
         satelliteAddress = try Self.outerSource(configuration)
         satelliteIndex = try DataPlaneError.wrap { () throws(SystemError) in try Interfaces.index(of: satellite) }

@@ -15,7 +15,6 @@ public final class UserspaceBackend: SABackend {
     private let configuration: DataPlaneConfiguration
     private let satelliteAddress: IPAddress
     private let mtu: Int
-    private let isGuarded: Bool
     private let warnings: [String]
     private let fragmentationFailuresAtStart: UInt64
 
@@ -36,7 +35,6 @@ public final class UserspaceBackend: SABackend {
         let facts = try StartChecks(configuration)
         satelliteAddress = facts.satelliteAddress
         mtu = facts.mtu
-        isGuarded = facts.isGuarded
         warnings = facts.warnings
         fragmentationFailuresAtStart = SystemSettings.fragmentationFailures()
         associations = SecurityAssociationDatabase(
@@ -152,8 +150,13 @@ extension UserspaceBackend {
         status.tunnelInterface = tunnel?.name ?? configuration.tunnelInterface
         status.satelliteAddress = satelliteAddress
         status.mtu = mtu
-        status.isGuarded = isGuarded
         status.warnings = warnings
+        // Asked anew each time: rules that stood at the start may have been flushed since.
+        let problem = FailClosedGuard.problem(interface: configuration.satelliteInterface)
+        status.isGuarded = problem == nil
+        if let problem {
+            status.warnings.append("packets in clear may pass \(configuration.satelliteInterface): \(problem)")
+        }
         status.groups = uses.groups
         let failures = SystemSettings.fragmentationFailures()
         status.fragmentationFailures = failures - min(failures, fragmentationFailuresAtStart)

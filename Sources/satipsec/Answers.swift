@@ -12,8 +12,9 @@ struct StatusAnswer: Encodable {
     var member: MemberSnapshot
     var dataPlane: DataPlaneAnswer
 
-    init(_ member: MemberSnapshot, _ status: DataPlaneStatus) {
-        state = member.state == "registered" ? "ok" : "degraded"
+    init(_ member: MemberSnapshot, _ status: DataPlaneStatus, requiresGuard: Bool) {
+        let isOpen = requiresGuard && status.isGuarded == false
+        state = member.state == "registered" && !isOpen ? "ok" : "degraded"
         self.member = member
         dataPlane = DataPlaneAnswer(status)
     }

@@ -24,6 +24,7 @@ final class ClientDaemon {
     private var startedBackend: (any SABackend)?
     private var timer: LoopTimer?
     private var wearTimer: LoopTimer?
+    private var guardTimer: LoopTimer?
     private var sockets: [UInt16: UDPSocket] = [:]
     private var control: ControlServer?
     private var unsent = LogLimiter()
@@ -83,6 +84,7 @@ final class ClientDaemon {
             }
         }
         watchWear()
+        if settings.failClosedGuard == .required { watchGuard() }
         logger.info(
             "satipsec.started",
             metadata: [
@@ -122,6 +124,22 @@ final class ClientDaemon {
             wearTimer?.set(loop.now + Self.wearInterval)
         }
         wearTimer?.set(loop.now + Self.wearInterval)
+    }
+
+    private static let guardInterval: Duration = .seconds(30)
+
+    /// Looks from time to time whether the guard still stands: `nft flush ruleset` takes it away, too.
+    private func watchGuard() {
+        var isGuarded = true
+        guardTimer = loop.makeTimer { [unowned self] in
+            let now = backend.status().isGuarded != false
+            let metadata: Logger.Metadata = ["interface": "\(settings.satelliteInterface)"]
+            if isGuarded, !now { logger.error("guard.missing", metadata: metadata) }
+            if !isGuarded, now { logger.info("guard.back", metadata: metadata) }
+            isGuarded = now
+            guardTimer?.set(loop.now + Self.guardInterval)
+        }
+        guardTimer?.set(loop.now + Self.guardInterval)
     }
 
     // MARK: The engine
@@ -209,7 +227,8 @@ final class ClientDaemon {
         let snapshot = member.snapshot(now: loop.now)
         switch (request.method, request.path) {
         case ("GET", "/v1/status"):
-            reply.send(StatusAnswer(snapshot, backend.status()))
+            let requiresGuard = settings.failClosedGuard == .required
+            reply.send(StatusAnswer(snapshot, backend.status(), requiresGuard: requiresGuard))
         case ("GET", "/v1/sas"): reply.send(backend.snapshot().map { SAAnswer($0, of: snapshot, now: loop.now) })
         default: reply.send(status: 404, error: "there is no \(request.method) \(request.path)")
         }

@@ -95,6 +95,15 @@ import Testing
         #expect(members.first { $0.client == "site2" }?.isCurrent == true)
     }
 
+    /// Each attempt of a client that expects another GCKS authenticates it and ends at once: the group must not pay.
+    @Test func aClientThatRefusesTheServerCausesNoRekey() throws {
+        let world = try World(World.Options(adjustServer: { $0.identity = "other.example" }))
+        world.start("hub")
+        world.run(.seconds(60))
+        #expect(world.events("client.authenticated", at: "gcks").count > 2)
+        #expect(world.events("rekey.started", at: "gcks").isEmpty)
+    }
+
     @Test func aRestartedSenderGetsANewSenderIDAndNewSAs() throws {
         let world = try World()
         try world.bringUp()

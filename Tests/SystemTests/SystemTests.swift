@@ -15,7 +15,7 @@ import Testing
         let arguments = CommandLine.arguments
         let bundle = arguments.first { $0.hasSuffix(".xctest") }.map { URL(filePath: $0).deletingLastPathComponent() }
         process.arguments = [
-            "--default-signal", "timeout", "--kill-after=10", "180", "/usr/bin/python3",
+            "--default-signal", "timeout", "--kill-after=10", "300", "/usr/bin/python3",
             folder.appending(path: "system.py").path, (bundle ?? programs).path,
         ]
         let output = Pipe()
@@ -27,6 +27,6 @@ import Testing
         let lines = text.split(separator: "\n")
         #expect(process.terminationStatus == 0, "\(text)")
         #expect(!lines.contains { $0.hasPrefix("FAILED") }, "\(text)")
-        #expect(lines.count { $0.hasPrefix("ok: ") } == 41, "\(text)")
+        #expect(lines.count { $0.hasPrefix("ok: ") } == 43, "\(text)")
     }
 }

@@ -144,6 +144,17 @@ class SystemTest(Checks):
             self.segment.command(name, "status").returncode for name in HOSTS)]
         self.check("status everywhere: exit status 0", codes == [0, 0, 0], codes)
 
+    def guard_flushed(self) -> None:
+        """Somebody loads other rules while the client runs: `nft flush ruleset` takes the guard away, too."""
+        self.lab.run("site", "nft", "flush", "ruleset")
+        done = self.segment.command("site", "status")
+        self.check("site: satipsec status sees that the guard is gone, exit status 2",
+                   done.returncode == 2 and "may pass sat0" in done.stdout, done)
+        self.lab.run("site", "sh", "-c", f"{self.segment.program('site')} guard --config "
+                     f"{self.segment.config('site')} | nft -f -")
+        done = self.segment.command("site", "status")
+        self.check("and that it is back, exit status 0", done.returncode == 0, done)
+
     def second_daemons(self) -> None:
         """Nobody can start a daemon twice, and an attempt harms nothing."""
         own = {name: self.lab.processes[name].pid for name in ("gcks", "hub")}
@@ -161,7 +172,7 @@ class SystemTest(Checks):
         answers = [self.segment.command(node, "status").returncode for node in own]
         flow = self.segment.flows()
         self.check("the first ones are undisturbed, and the stream flows",
-                   answers == [0, 0] and flow > 15 and "tun0" in self.lab.run("hub", "ip", "link"), (answers, flow))
+                   answers == [0, 0] and flow > 5 and "tun0" in self.lab.run("hub", "ip", "link"), (answers, flow))
 
     def server_dies(self) -> None:
         """Killed with -9, and back."""
@@ -175,7 +186,7 @@ class SystemTest(Checks):
         self.check("and which way it is degraded", status.startswith("state:") and "degraded" in status.splitlines()[0]
                    and "the peer does not answer" in status, status)
         flow = self.segment.flows()
-        self.check("the clients keep their SAs and the stream flows", self.active() == before != [] and flow > 15, flow)
+        self.check("the clients keep their SAs and the stream flows", self.active() == before != [] and flow > 5, flow)
         done = self.segment.command("gcks", "status")
         self.check("gcks status says that no daemon listens, exit status 1",
                    done.returncode == 1 and "no daemon listens" in done.stderr, done)
@@ -307,6 +318,7 @@ class SystemTest(Checks):
         self.mistakes()
         self.unguarded()
         self.registration()
+        self.guard_flushed()
         self.second_daemons()
         self.server_dies()
         self.client_dies()
