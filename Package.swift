@@ -31,6 +31,8 @@ let package = Package(
         .executable(name: "satipsec", targets: ["satipsec"]),
         .executable(name: "satemu", targets: ["satemu"]),
         .executable(name: "satsim", targets: ["satsim"]),
+        // For bench/, a package of its own.
+        .library(name: "KeyTree", targets: ["KeyTree", "Cryptography", "Basics"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
@@ -51,6 +53,7 @@ let package = Package(
         // Protocol, sans-I/O
         module("ISAKMP", ["Basics"]),
         module("IKEv1", ["ISAKMP", "Cryptography", "Basics"]),
+        module("KeyTree", ["Cryptography", "Basics"]),
         module("ReliablePush", ["FMKE", "Basics"]),
         module("FMKE", ["ISAKMP", "IKEv1", "Cryptography", "Basics"]),
         module("ESP", ["Cryptography", "Basics"]),
@@ -128,6 +131,7 @@ let package = Package(
         tests(of: "satemu", ["LinkModel", "Basics"]),
         tests(of: "Cryptography", ["Basics"]),
         tests(of: "ESP", ["Cryptography", "Basics"]),
+        tests(of: "KeyTree", ["Cryptography", "Basics"]),
         tests(of: "IKEv1", ["ISAKMP", "Cryptography", "Basics"]),
         tests(of: "DataPlane", ["ESP", "EventLoop", "Cryptography", "Basics", "dataplane-probe"]),
         .executableTarget(

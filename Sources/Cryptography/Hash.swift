@@ -45,6 +45,10 @@ extension HashAlgorithm {
 
     nonisolated(unsafe) static let aes128gcm = unsafe EVP_CIPHER_fetch(nil, "AES-128-GCM", nil)
     nonisolated(unsafe) static let aes256gcm = unsafe EVP_CIPHER_fetch(nil, "AES-256-GCM", nil)
+    nonisolated(unsafe) static let aes128ecb = unsafe EVP_CIPHER_fetch(nil, "AES-128-ECB", nil)
+    nonisolated(unsafe) static let aes128wrap = unsafe EVP_CIPHER_fetch(nil, "AES-128-WRAP", nil)
+    nonisolated(unsafe) static let aes192wrap = unsafe EVP_CIPHER_fetch(nil, "AES-192-WRAP", nil)
+    nonisolated(unsafe) static let aes256wrap = unsafe EVP_CIPHER_fetch(nil, "AES-256-WRAP", nil)
     nonisolated(unsafe) private static let aes128 = unsafe EVP_CIPHER_fetch(nil, "AES-128-CBC", nil)
     nonisolated(unsafe) private static let aes192 = unsafe EVP_CIPHER_fetch(nil, "AES-192-CBC", nil)
     nonisolated(unsafe) private static let aes256 = unsafe EVP_CIPHER_fetch(nil, "AES-256-CBC", nil)

@@ -139,6 +139,7 @@ extension TidyTests {
         "ISAKMP": ["Basics"],
         "IKEv1": ["ISAKMP", "Cryptography", "Basics"],
         "FMKE": ["ISAKMP", "IKEv1", "Cryptography", "Basics"],
+        "KeyTree": ["Cryptography", "Basics"],
         "ReliablePush": ["FMKE", "Basics"],
         "ESP": ["Cryptography", "Basics"],
         "LinkModel": ["Basics"],

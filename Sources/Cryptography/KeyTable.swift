@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: Apache-2.0
+
+public import Basics
+internal import COpenSSL
+
+/// Many 128-bit keys in one block of memory: 16 octets each, no object per key, wiped when they move or go.
+///
+/// An index outside of `0..<count` is a mistake of the caller and stops the process.
+@safe public final class KeyTable {
+    /// Octets of one key.
+    public static let keySize = 16
+
+    private var base: UnsafeMutablePointer<UInt8>
+    private var capacity: Int
+    public private(set) var count: Int
+
+    /// Keys that are all zero: places to fill.
+    public init(count: Int = 0) {
+        precondition(count >= 0, "a count of keys is not negative")
+        self.count = count
+        capacity = max(count, 1)
+        unsafe base = .allocate(capacity: capacity * Self.keySize)
+        unsafe base.initialize(repeating: 0, count: capacity * Self.keySize)
+    }
+
+    deinit {
+        unsafe OPENSSL_cleanse(base, capacity * Self.keySize)
+        unsafe base.deallocate()
+    }
+
+    /// Octets of memory that the keys occupy, with the room kept for more.
+    public var allocatedOctets: Int { capacity * Self.keySize }
+
+    /// Makes room for at least `count` keys, the new ones zero. Grows by a quarter at a time.
+    public func extend(to count: Int) {
+        guard count > self.count else { return }
+        if count > capacity {
+            let capacity = max(count, self.capacity + self.capacity / 4)
+            let moved = UnsafeMutablePointer<UInt8>.allocate(capacity: capacity * Self.keySize)
+            unsafe moved.initialize(repeating: 0, count: capacity * Self.keySize)
+            unsafe moved.update(from: base, count: self.count * Self.keySize)
+            unsafe OPENSSL_cleanse(base, self.capacity * Self.keySize)
+            unsafe base.deallocate()
+            unsafe base = moved
+            self.capacity = capacity
+        }
+        self.count = count
+    }
+
+    /// The key as a secret of its own; written from a secret of 16 octets.
+    public subscript(index: Int) -> Secret {
+        get { unsafe Secret(UnsafeBufferPointer(start: pointer(index), count: Self.keySize)) }
+        set {
+            precondition(newValue.count == Self.keySize, "a key of a table has 16 octets")
+            let place = unsafe pointer(index)
+            unsafe newValue.withOctets { octets in
+                for offset in 0..<Self.keySize { unsafe place[offset] = octets[offset] }
+            }
+        }
+    }
+
+    /// Draws a new key.
+    public func draw(at index: Int, random: any RandomSource) {
+        self[index] = Secret(random: random, count: Self.keySize)
+    }
+
+    /// Copies one key of a table, which may be this one.
+    public func copy(from other: KeyTable, at source: Int, to index: Int) {
+        unsafe pointer(index).update(from: other.pointer(source), count: Self.keySize)
+    }
+
+    /// Overwrites a key that is not used any more.
+    public func wipe(at index: Int) { unsafe OPENSSL_cleanse(pointer(index), Self.keySize) }
+
+    /// All keys one behind the other as one secret.
+    public func joined() -> Secret { unsafe Secret(UnsafeBufferPointer(start: base, count: count * Self.keySize)) }
+
+    @inline(__always) fileprivate func pointer(_ index: Int) -> UnsafeMutablePointer<UInt8> {
+        precondition(index >= 0 && index < count, "a key lies inside its table")
+        return unsafe base + index &* Self.keySize
+    }
+}
+
+/// What a `BlockPRF` is computed over: 16 octets, the high word first, each in network order.
+public struct PRFBlock: Sendable, Hashable {
+    public var high: UInt64
+    public var low: UInt64
+
+    public init(high: UInt64, low: UInt64) {
+        self.high = high
+        self.low = low
+    }
+}
+
+/// AES-128 on one block as a pseudo-random function with keys and results of 16 octets: the fastest one that EVP offers
+/// when nearly every call brings another key, since the context and the cipher stay.
+///
+/// A permutation stands for a function up to about 2^64 inputs under one key. Whoever uses it keeps the inputs of
+/// different purposes apart.
+@safe public final class BlockPRF {
+    private let context: OpaquePointer
+
+    public init() throws(CryptographyError) { unsafe context = try Self.makeContext() }
+
+    deinit { unsafe EVP_CIPHER_CTX_free(context) }
+
+    private static func makeContext() throws(CryptographyError) -> OpaquePointer {
+        guard let cipher = unsafe Fetched.aes128ecb, let context = unsafe EVP_CIPHER_CTX_new() else {
+            throw refused(.failed)
+        }
+        guard unsafe EVP_CipherInit_ex2(context, cipher, nil, nil, 1, nil) == 1,
+            unsafe EVP_CIPHER_CTX_set_padding(context, 0) == 1
+        else {
+            unsafe EVP_CIPHER_CTX_free(context)
+            throw refused(.failed)
+        }
+        return unsafe context
+    }
+
+    /// Computes a key from a key; the places may be the same.
+    public func derive(
+        from keys: KeyTable, at source: Int, _ input: PRFBlock, into results: KeyTable, at index: Int
+    ) {
+        let result = unsafe results.pointer(index)
+        unsafe evaluate(keys.pointer(source), input, result)
+    }
+
+    /// Writes `plain` exclusive-or the function's value into 16 octets of `text`.
+    public func mask(
+        _ plain: KeyTable, at index: Int, with keys: KeyTable, at source: Int, _ input: PRFBlock,
+        into text: inout [UInt8], at offset: Int
+    ) {
+        precondition(offset >= 0 && offset <= text.count - KeyTable.keySize, "the text has room for a key")
+        let plain = unsafe plain.pointer(index)
+        let key = unsafe keys.pointer(source)
+        unsafe text.withUnsafeMutableBufferPointer { text in
+            guard let base = text.baseAddress else { return }
+            let place = unsafe base + offset
+            unsafe evaluate(key, input, place)
+            for octet in 0..<KeyTable.keySize { unsafe place[octet] ^= plain[octet] }
+        }
+    }
+
+    /// The reverse of `mask`: a key out of 16 octets of a text.
+    public func unmask(
+        _ text: ArraySlice<UInt8>, with keys: KeyTable, at source: Int, _ input: PRFBlock,
+        into results: KeyTable, at index: Int
+    ) throws(CryptographyError) {
+        guard text.count == KeyTable.keySize else { throw .notAuthentic }
+        let result = unsafe results.pointer(index)
+        unsafe evaluate(keys.pointer(source), input, result)
+        var place = unsafe result
+        for octet in text {
+            unsafe place.pointee ^= octet
+            unsafe place += 1
+        }
+    }
+
+    /// The function's value as a key of its own.
+    public func secret(with keys: KeyTable, at source: Int, _ input: PRFBlock) -> Secret {
+        let result = KeyTable(count: 1)
+        derive(from: keys, at: source, input, into: result, at: 0)
+        return result[0]
+    }
+
+    @inline(__always) private func evaluate(
+        _ key: UnsafePointer<UInt8>, _ input: PRFBlock, _ result: UnsafeMutablePointer<UInt8>
+    ) {
+        let words = (input.high.bigEndian, input.low.bigEndian)
+        var written: Int32 = 0
+        let done = unsafe withUnsafeBytes(of: words) { octets in
+            // A tuple of two words is 16 octets, never empty.
+            let block = unsafe octets.baseAddress?.assumingMemoryBound(to: UInt8.self)
+            return unsafe EVP_CipherInit_ex2(context, nil, key, nil, 1, nil) == 1
+                && EVP_CipherUpdate(context, result, &written, block, 16) == 1
+        }
+        precondition(done && written == 16, "AES in an initialised context takes any key and any block")
+    }
+}
+
+/// AES key wrap (RFC 3394) with the default initial value.
+public enum AESKeyWrap {
+    /// Octets by which a wrapped key is longer.
+    public static let overhead = 8
+
+    /// Wraps a key of a multiple of 8 octets, at least 16, under a key of 16, 24 or 32.
+    public static func wrap(_ secret: Secret, under key: Secret) throws(CryptographyError) -> [UInt8] {
+        guard isWrappable(secret.count) else { throw .malformedKey }
+        var text = [UInt8](repeating: 0, count: secret.count + overhead)
+        let done = try unsafe transform(key, 1) { context in
+            unsafe secret.withOctets { octets in
+                var written: Int32 = 0
+                return unsafe EVP_CipherUpdate(
+                    context, &text, &written, octets.bindMemory(to: UInt8.self).baseAddress, Int32(octets.count)) == 1
+                    && Int(written) == text.count
+            }
+        }
+        guard done else { throw refused(.failed) }
+        return text
+    }
+
+    /// The key inside, or `notAuthentic` for anything that was not wrapped under this key.
+    public static func unwrap(_ text: [UInt8], under key: Secret) throws(CryptographyError) -> Secret {
+        guard isWrappable(text.count - overhead) else { throw .notAuthentic }
+        var plain = [UInt8](repeating: 0, count: text.count)
+        defer { wipe(&plain) }
+        let done = try unsafe transform(key, 0) { context in
+            var written: Int32 = 0
+            return unsafe EVP_CipherUpdate(context, &plain, &written, text, Int32(text.count)) == 1
+                && Int(written) == text.count - overhead
+        }
+        guard done else { throw refused(.notAuthentic) }
+        return Secret(plain[..<(text.count - overhead)])
+    }
+
+    private static func isWrappable(_ count: Int) -> Bool { (16...4_096).contains(count) && count.isMultiple(of: 8) }
+
+    private static func transform(
+        _ key: Secret, _ direction: Int32, _ body: (OpaquePointer) -> Bool
+    ) throws(CryptographyError) -> Bool {
+        let cipher: OpaquePointer?
+        switch key.count {
+        case 16: unsafe cipher = Fetched.aes128wrap
+        case 24: unsafe cipher = Fetched.aes192wrap
+        case 32: unsafe cipher = Fetched.aes256wrap
+        default: throw .malformedKey
+        }
+        guard let cipher = unsafe cipher, let context = unsafe EVP_CIPHER_CTX_new() else { throw refused(.unsupported) }
+        defer { unsafe EVP_CIPHER_CTX_free(context) }
+        unsafe EVP_CIPHER_CTX_set_flags(context, EVP_CIPHER_CTX_FLAG_WRAP_ALLOW)
+        let ready = unsafe key.withOctets { octets in
+            unsafe EVP_CipherInit_ex2(
+                context, cipher, octets.bindMemory(to: UInt8.self).baseAddress, nil, direction, nil) == 1
+        }
+        return unsafe ready && body(context)
+    }
+}
