@@ -64,7 +64,10 @@ extension GroupMember {
     /// It is no proof, so all it does is make us ask, rarely.
     private func unknownKEK(_ datagram: Datagram, now: Instant) {
         drop("unknownKEK", from: datagram.remote)
-        for (id, group) in groups where group.channel.rekeySA.control == datagram.local && group.askAt == nil {
+        for id in groups.keys.sorted() {
+            guard let group = groups[id], group.channel.rekeySA.control == datagram.local, group.askAt == nil else {
+                continue
+            }
             let pause = Self.askInterval * (1 << min(max(group.vainAsks - 1, 0), Self.askDoublings))
             let earliest = group.lastAskedAt.map { $0 + pause } ?? now
             groups[id]?.askAt = max(now, earliest) + random.duration(below: .seconds(1))

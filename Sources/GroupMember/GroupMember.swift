@@ -155,7 +155,7 @@ public final class GroupMember {
     /// The data plane has used most of an outbound SA's volume or sequence numbers: the GCKS is asked for new keys. To
     /// be repeated as long as it is so.
     public func wearsOut(_ key: SAKey, now: Instant) {
-        for (id, group) in groups {
+        for (id, group) in groups.sorted(by: { $0.key < $1.key }) {
             let isInUse = group.sas.contains { $0.key == key && $0.isActive && $0.removeAt == nil }
             guard isInUse else { continue }
             groups[id]?.worn = key.spi
