@@ -19,6 +19,8 @@ struct MemberState {
     /// The newest transaction it confirmed, and when.
     var confirmed: UInt64 = 0
     var confirmedAt: Instant?
+    /// A sender uses the SAs of that transaction at this instant at the latest, even if every COMMIT gets lost.
+    var movesBy: Instant?
 }
 
 /// A data SA in its life at the server.
@@ -59,7 +61,7 @@ struct OpenTransaction {
     var commitsLeft = 0
     var commitAt: Instant?
     var isCommitted = false
-    /// A verdict that waits for the activation: a revocation is over when senders have moved.
+    /// A verdict that waits for the activation: a revocation is over when all senders have moved.
     var heldVerdict: PushVerdict?
     /// COMMIT as soon as this share has confirmed, in percent.
     let commitAtPercent: Double?
@@ -108,6 +110,18 @@ struct GroupState {
         members.values.filter { $0.role.maySend && $0.holdsKeys }.map(\.confirmed).min() ?? transaction
     }
 
+    /// When the last of the senders that confirmed this transaction, or a later one, has moved to its SAs.
+    func sendersMove(to transaction: UInt64) -> Instant {
+        members.values.filter { $0.role.maySend && $0.confirmed >= transaction }.compactMap(\.movesBy).max()
+            ?? Instant(nanoseconds: .min)
+    }
+
+    /// When a sender moves that was sent these SAs at that instant and has them by now: its times count from receipt.
+    func movesBy(_ transaction: UInt64, sentAt: Instant, now: Instant) -> Instant {
+        let made = data.filter { $0.transaction == transaction }.map(\.createdAt).max() ?? now
+        return max(now, made + entry.rollover.activateAfter + (now - sentAt))
+    }
+
     /// Data SAs that are not over.
     func live(now: Instant) -> [ServerDataSA] {
         data.filter { $0.expiresAt > now && ($0.removeAt.map { $0 > now } ?? true) }
@@ -120,7 +134,7 @@ struct GroupState {
         if let renewal { next = min(next, renewal.at) }
         for transaction in open.values {
             if let commitAt = transaction.commitAt { next = min(next, commitAt) }
-            if transaction.heldVerdict != nil { next = min(next, transaction.sender.activateAt) }
+            if transaction.heldVerdict != nil { next = min(next, sendersMove(to: transaction.sender.transaction)) }
         }
         if let retirement { next = min(next, retirement.nextAt) }
         for sa in data { next = min(next, sa.removeAt ?? sa.expiresAt) }
@@ -151,6 +165,7 @@ struct ClientState {
 struct PendingConfigure {
     let association: AssociationID
     let sequence: UInt64
+    let sentAt: Instant
     /// Newest transaction in it, by group.
     let transactions: [UInt32: UInt64]
 }

@@ -147,7 +147,7 @@ extension KeyServer {
                 message.sequence = number
                 let messageID = try endpoint.request(.configure, message.payloads(), on: association, now: now)
                 client.pending[messageID] = PendingConfigure(
-                    association: association, sequence: number,
+                    association: association, sequence: number, sentAt: now,
                     transactions: Dictionary(
                         message.groups.map { ($0.group, $0.membership.transaction) }
                     ) { max($0, $1) })
@@ -215,7 +215,7 @@ extension KeyServer {
         log(
             .info, "configure.acknowledged", by: name, ["client": name, "sas": "\(answer.items.count)"], now: now)
         for (group, transaction) in pending.transactions {
-            confirm(client: name, group: group, transaction: transaction, now: now)
+            confirm(client: name, group: group, transaction: transaction, sentAt: pending.sentAt, now: now)
         }
     }
 
@@ -244,7 +244,9 @@ extension KeyServer {
                     .error, "status.from-the-future", by: name, ["client": name, "group": group.entry.name], now: now)
                 continue
             }
-            confirm(client: name, group: report.group, transaction: report.complete, now: now)
+            // It may have them by a profile whose answer got lost.
+            let sentAt = clients[name]?.pending.values.map(\.sentAt).min() ?? now - group.entry.push.roundTrip
+            confirm(client: name, group: report.group, transaction: report.complete, sentAt: sentAt, now: now)
             for missing in report.missing {
                 groups[report.group]?.open[missing.transaction]?.sender.negativeAcknowledgement(
                     from: member.index, now: now)
@@ -277,7 +279,7 @@ extension KeyServer {
         schedule(group, now: now)
     }
 
-    private func confirm(client name: String, group: UInt32, transaction: UInt64, now: Instant) {
+    private func confirm(client name: String, group: UInt32, transaction: UInt64, sentAt: Instant, now: Instant) {
         // Of numbers that no transaction of this run had, a member could make up any number.
         guard let member = groups[group]?.members[name], transaction >= groups[group]?.firstTransaction ?? 0 else {
             return
@@ -285,6 +287,8 @@ extension KeyServer {
         if transaction > member.confirmed {
             groups[group]?.members[name]?.confirmed = transaction
             groups[group]?.members[name]?.confirmedAt = now
+            let movesBy = groups[group]?.movesBy(transaction, sentAt: sentAt, now: now)
+            groups[group]?.members[name]?.movesBy = movesBy
             log(
                 .info, "keys.confirmed",
                 [

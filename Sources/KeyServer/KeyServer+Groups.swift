@@ -280,7 +280,7 @@ extension KeyServer {
             commitIfDue(&open, group: id, now: now)
             if let held = open.heldVerdict {
                 groups[id]?.open[transaction] = open
-                guard open.sender.activateAt <= now else { return }
+                guard groups[id]?.sendersMove(to: transaction) ?? now <= now else { return }
                 finish(held, open, group: id, now: now)
                 return
             }
@@ -294,7 +294,9 @@ extension KeyServer {
             case .probe(let members):
                 for member in members { probe(member, of: id, now: now) }
             case .ended(let verdict):
-                if open.reason == .revocation, open.sender.activateAt > now {
+                // The proof that a client is out: no sender uses keys that it knows. COMMIT makes them move earlier, but
+                // it is not acknowledged.
+                if open.reason == .revocation, groups[id]?.sendersMove(to: transaction) ?? now > now {
                     groups[id]?.open[transaction]?.heldVerdict = verdict
                 } else {
                     finish(verdict, open, group: id, now: now)
@@ -411,8 +413,7 @@ extension KeyServer {
             group.data[$0].transaction < confirmed && group.data[$0].removeAt == nil
         }
         if !replaced.isEmpty {
-            let activateAt = group.data.filter { $0.transaction == confirmed }.map(\.activateAt).max() ?? now
-            let removeAt = max(activateAt, now) + group.entry.rollover.keepOld
+            let removeAt = max(group.sendersMove(to: confirmed), now) + group.entry.rollover.keepOld
             for index in replaced { group.data[index].removeAt = removeAt }
             group.retirement = Retirement(
                 transaction: confirmed, removeAt: removeAt, copiesLeft: max(group.entry.push.copies, 1), nextAt: now)

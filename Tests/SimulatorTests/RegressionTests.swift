@@ -8,6 +8,7 @@ import Testing
         ("a verdict named a member that was revoked meanwhile by its number", 56),
         ("a sender moved back to an older SA, whose activation time came after a COMMIT", 1),
         ("repairs of an earlier transaction went on under the KEK of a revoked member", 149),
+        ("the verdict on a revocation came before a sender that missed the COMMIT had moved", 85),
     ]
 
     @Test(arguments: seeds) func theFaultIsGone(what: String, seed: UInt64) throws {
