@@ -161,7 +161,7 @@ extension KeyServer {
         clients[name] = client
     }
 
-    /// As messages; where a group's SAs do not fit one, its oldest are left out: they are being replaced.
+    /// As messages; where a group's SAs do not fit one, those are left out that are missed least.
     private func split(_ sections: inout [GroupSection], generation: UInt32) throws(FMKEError) -> [Configure] {
         for index in sections.indices {
             while !sections[index].dataSAs.isEmpty {
@@ -171,12 +171,25 @@ extension KeyServer {
                     break
                 } catch {
                     guard error == .tooLong, sections[index].dataSAs.count > 1 else { throw error }
-                    sections[index].dataSAs.removeFirst()
+                    sections[index].dataSAs.remove(at: Self.leastNeeded(of: sections[index].dataSAs))
                 }
             }
         }
         return try Configure.split(
             sequence: 0, generation: generation, groups: sections, limits: configuration.limits)
+    }
+
+    /// Of a group's SAs, oldest first, the position of the one that is missed least: the oldest whose successor is in
+    /// use; else the oldest that is not in use yet and has a successor; else the oldest.
+    private static func leastNeeded(of sas: [DataSA]) -> Int {
+        func successors(_ index: Int) -> [DataSA] {
+            sas[(index + 1)...].filter { $0.selector == sas[index].selector }
+        }
+        let isOver = sas.indices.first { index in successors(index).contains { $0.activateInMilliseconds == 0 } }
+        let isBetween = sas.indices.first { index in
+            sas[index].activateInMilliseconds > 0 && !successors(index).isEmpty
+        }
+        return isOver ?? isBetween ?? sas.startIndex
     }
 
     private func section(of group: GroupState, for member: MemberState, now: Instant) -> GroupSection {
@@ -185,12 +198,14 @@ extension KeyServer {
         let membership = Membership(
             memberIndex: member.index, senderID: member.senderID, sequence: group.sequence.last,
             transaction: group.transaction)
-        // What is over is left out; of many, the newest ones fit the message.
-        let live = group.data.compactMap { $0.described(now: now, for: member.role) }
-        let most = configuration.limits.dataAssociationsPerGroup
+        // What is over is left out; of many, those fit the message that are needed most.
+        var live = group.data.compactMap { $0.described(now: now, for: member.role) }
+        while live.count > configuration.limits.dataAssociationsPerGroup {
+            live.remove(at: Self.leastNeeded(of: live))
+        }
         return GroupSection(
             group: group.entry.id, name: group.entry.name, membership: membership, rekeySA: rekeySA,
-            dataSAs: Array(live.suffix(most)))
+            dataSAs: live)
     }
 
     private func receiveAnswer(

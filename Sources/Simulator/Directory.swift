@@ -18,6 +18,7 @@ struct Directory {
         let slotMilliseconds: UInt16
         let spread: Duration
         let activateAfter: Duration
+        let flows: Int
     }
 
     init(_ scenario: Scenario) {
@@ -27,7 +28,7 @@ struct Directory {
             GroupPolicy(
                 control: Self.control(scenario.sharesControlAddress ? 0 : index),
                 slotMilliseconds: group.push.slotMilliseconds, spread: group.push.spread,
-                activateAfter: group.rollover.activateAfter)
+                activateAfter: group.rollover.activateAfter, flows: group.flows)
         }
     }
 

@@ -16,6 +16,7 @@ final class SharedSAChecker: Checker {
     private let directory: Directory
     private var transactions: [UInt32: (group: Int, transaction: UInt64)] = [:]
     private var newest: [Int: UInt64] = [:]
+    private var startedAt: [Int: [UInt64: Instant]] = [:]
     /// By member and group: what it confirmed in its present life.
     private var confirmed: [Int: [Int: UInt64]] = [:]
     /// By member and flow: the transaction it sends with.
@@ -27,7 +28,7 @@ final class SharedSAChecker: Checker {
 
     func observe(_ observation: Observation, in simulation: Simulation) {
         switch observation {
-        case .serverPersisted(let record): learn(record)
+        case .serverPersisted(let record): learn(record, simulation.now)
         case .serverStarted: confirmed = [:]
         case .memberStarted(let member): (confirmed[member], sending[member]) = ([:], [:])
         case .memberStopped(let member): (confirmed[member], sending[member]) = ([:], [:])
@@ -59,10 +60,13 @@ final class SharedSAChecker: Checker {
         }
     }
 
-    private func learn(_ record: Record) {
+    private func learn(_ record: Record, _ now: Instant) {
         let path = record.path
         guard path.count >= 3, path[0] == "group", let group = directory.index(id: path[1]) else { return }
-        if path[2] == "transaction", let number = record.number { newest[group] = number - 1 }
+        if path[2] == "transaction", let number = record.number {
+            newest[group] = number - 1
+            startedAt[group, default: [:]][number - 1] = now
+        }
         if path[2] == "sa", path.count == 4, let spi = UInt32(path[3].dropFirst(2), radix: 16) {
             transactions[spi] = (group, newest[group] ?? 0)
         }
@@ -90,7 +94,7 @@ final class SharedSAChecker: Checker {
                 where receiver.number != sender.number && receiver.engine != nil && !receiver.isRevoked {
                     guard directory.roles[made.group][receiver.number]?.mayReceive == true,
                         let received = confirmed[receiver.number]?[made.group], received >= made.transaction,
-                        sent >= received, receiver.inbound[key] == nil
+                        sent >= received, receiver.inbound[key] == nil, !isCrowded(made.group, made.transaction)
                     else { continue }
                     return simulation.violate(
                         name,
@@ -99,6 +103,16 @@ final class SharedSAChecker: Checker {
                 }
             }
         }
+    }
+
+    /// Did so many transactions follow before this one's activation that no message has room for all their SAs? Then a
+    /// member that missed this one may get the later ones without it.
+    private func isCrowded(_ group: Int, _ transaction: UInt64) -> Bool {
+        guard let start = startedAt[group]?[transaction] else { return false }
+        let policy = directory.policies[group]
+        let end = start + policy.activateAfter + .seconds(2)
+        let followers = startedAt[group]?.filter { $0.key > transaction && $0.value < end }.count ?? 0
+        return (followers + 2) * policy.flows > 8
     }
 
     private func checkLockedOut(_ group: Int, _ transaction: UInt64, _ simulation: Simulation) {
