@@ -232,6 +232,19 @@ extension KeyServer {
         for (group, transaction) in pending.transactions {
             confirm(client: name, group: group, transaction: transaction, sentAt: pending.sentAt, now: now)
         }
+        if isMovingLate(name, since: pending, now: now) { sendProfile(to: name, now: now) }
+    }
+
+    /// Did a repeated profile come so late to a sender that the activation, which it counts from receipt, is behind that
+    /// of the others? Then the times of a fresh profile make it move at once.
+    private func isMovingLate(_ name: String, since pending: PendingConfigure, now: Instant) -> Bool {
+        pending.transactions.contains { id, transaction in
+            guard let group = groups[id], group.members[name]?.role.maySend == true else { return false }
+            return now - pending.sentAt > group.entry.push.roundTrip * 2
+                && group.data.contains {
+                    $0.transaction == transaction && $0.activateAt > pending.sentAt && $0.removeAt == nil
+                }
+        }
     }
 
     // MARK: STATUS

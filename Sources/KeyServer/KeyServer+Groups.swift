@@ -413,7 +413,8 @@ extension KeyServer {
             group.data[$0].transaction < confirmed && group.data[$0].removeAt == nil
         }
         if !replaced.isEmpty {
-            let removeAt = max(group.sendersMove(to: confirmed), now) + group.entry.rollover.keepOld
+            let activateAt = group.data.filter { $0.transaction == confirmed }.map(\.activateAt).max() ?? now
+            let removeAt = max(group.sendersMove(to: confirmed), activateAt, now) + group.entry.rollover.keepOld
             for index in replaced { group.data[index].removeAt = removeAt }
             group.retirement = Retirement(
                 transaction: confirmed, removeAt: removeAt, copiesLeft: max(group.entry.push.copies, 1), nextAt: now)

@@ -19,6 +19,7 @@ struct Directory {
         let spread: Duration
         let activateAfter: Duration
         let flows: Int
+        let roundTrip: Duration
     }
 
     init(_ scenario: Scenario) {
@@ -28,7 +29,8 @@ struct Directory {
             GroupPolicy(
                 control: Self.control(scenario.sharesControlAddress ? 0 : index),
                 slotMilliseconds: group.push.slotMilliseconds, spread: group.push.spread,
-                activateAfter: group.rollover.activateAfter, flows: group.flows)
+                activateAfter: group.rollover.activateAfter, flows: group.flows,
+                roundTrip: group.push.roundTrip)
         }
     }
 

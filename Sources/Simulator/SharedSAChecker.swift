@@ -17,11 +17,16 @@ final class SharedSAChecker: Checker {
     private var transactions: [UInt32: (group: Int, transaction: UInt64)] = [:]
     private var newest: [Int: UInt64] = [:]
     private var startedAt: [Int: [UInt64: Instant]] = [:]
+    /// SAs whose lifetime ended somewhere: the GCKS was away for too long.
+    private var expired: Set<String> = []
+    /// Until when a member that confirmed late is not blamed.
+    private var excused: [Int: [Int: Instant]] = [:]
     /// By member and group: what it confirmed in its present life.
     private var confirmed: [Int: [Int: UInt64]] = [:]
     /// By member and flow: the transaction it sends with.
     private var sending: [Int: [String: UInt64]] = [:]
     private var isChanged = false
+    private var looks: [Instant] = []
     private var lockedOut: [(at: Instant, group: Int, transaction: UInt64)] = []
 
     init(_ directory: Directory) { self.directory = directory }
@@ -40,7 +45,10 @@ final class SharedSAChecker: Checker {
                 simulation.members[member].engine != nil
             else { return }
             confirmed[member, default: [:]][group] = transaction
+            excuse(member, group, transaction, simulation)
             isChanged = true
+        case .memberLogged(_, let event) where event.name == "sa.removed" && event["reason"] == "expired":
+            if let spi = event["spi"] { expired.insert(spi) }
         case .dataChanged(let member, let change):
             if case .activateOutbound(let key) = change { activated(key, member, simulation) }
             isChanged = true
@@ -50,6 +58,10 @@ final class SharedSAChecker: Checker {
             lockedOut.append((at, group, report.transaction))
             simulation.queue.schedule(.check, at: at)
         case .stepDone:
+            if let first = looks.first, first < simulation.now {
+                looks.removeFirst()
+                isChanged = true
+            }
             if isChanged, simulation.scenario.checksEverything { checkAll(simulation) }
             isChanged = false
             while let first = lockedOut.first, first.at <= simulation.now {
@@ -72,6 +84,17 @@ final class SharedSAChecker: Checker {
         }
     }
 
+    /// A sender that confirms after the planned activation has a few round trips to move; then it is looked at again.
+    private func excuse(_ member: Int, _ group: Int, _ transaction: UInt64, _ simulation: Simulation) {
+        guard let start = startedAt[group]?[transaction] else { return }
+        let policy = directory.policies[group]
+        guard simulation.now > start + policy.activateAfter else { return }
+        let until = simulation.now + policy.roundTrip * 4 + .seconds(2)
+        excused[member, default: [:]][group] = until
+        looks.append(until)
+        simulation.queue.schedule(.check, at: until + .milliseconds(1))
+    }
+
     private func activated(_ key: SAKey, _ member: Int, _ simulation: Simulation) {
         guard let parameters = simulation.members[member].outbound[key], let made = transactions[key.spi] else {
             return
@@ -88,7 +111,9 @@ final class SharedSAChecker: Checker {
     private func checkAll(_ simulation: Simulation) {
         for sender in simulation.members where sender.engine != nil && !sender.isRevoked {
             for (flow, key) in sender.active.sorted(by: { $0.key < $1.key }) {
-                guard let made = transactions[key.spi] else { continue }
+                guard let made = transactions[key.spi], !expired.contains(spiText(key.spi)),
+                    excused[sender.number]?[made.group].map({ $0 < simulation.now }) ?? true
+                else { continue }
                 let sent = confirmed[sender.number]?[made.group] ?? 0
                 for receiver in simulation.members
                 where receiver.number != sender.number && receiver.engine != nil && !receiver.isRevoked {

@@ -10,6 +10,7 @@ import Testing
         ("repairs of an earlier transaction went on under the KEK of a revoked member", 149),
         ("the verdict on a revocation came before a sender that missed the COMMIT had moved", 85),
         ("a profile without room for all SAs left out those in use and kept some that never were", 68),
+        ("with no sender registered, replaced SAs were gone before their successors were in use", 13),
     ]
 
     @Test(arguments: seeds) func theFaultIsGone(what: String, seed: UInt64) throws {
