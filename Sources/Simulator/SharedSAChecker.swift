@@ -19,6 +19,8 @@ final class SharedSAChecker: Checker {
     private var startedAt: [Int: [UInt64: Instant]] = [:]
     /// SAs whose lifetime ended somewhere: the GCKS was away for too long.
     private var expired: Set<String> = []
+    /// The newest transaction of which a verdict said that this member has not confirmed it.
+    private var named: [Int: [Int: UInt64]] = [:]
     /// Until when a member that confirmed late is not blamed.
     private var excused: [Int: [Int: Instant]] = [:]
     /// By member and group: what it confirmed in its present life.
@@ -52,8 +54,13 @@ final class SharedSAChecker: Checker {
         case .dataChanged(let member, let change):
             if case .activateOutbound(let key) = change { activated(key, member, simulation) }
             isChanged = true
-        case .ended(let report) where report.reason == .revocation && report.verdict == "confirmed":
+        case .ended(let report):
             guard let group = directory.index(name: report.group) else { return }
+            for missing in report.unconfirmed {
+                guard let member = Directory.member(missing.client) else { continue }
+                named[member, default: [:]][group] = report.transaction
+            }
+            guard report.reason == .revocation, report.verdict == "confirmed" else { return }
             let at = simulation.now + Self.activationTolerance
             lockedOut.append((at, group, report.transaction))
             simulation.queue.schedule(.check, at: at)
@@ -115,11 +122,13 @@ final class SharedSAChecker: Checker {
                     excused[sender.number]?[made.group].map({ $0 < simulation.now }) ?? true
                 else { continue }
                 let sent = confirmed[sender.number]?[made.group] ?? 0
+                guard sent >= named[sender.number]?[made.group] ?? 0 else { continue }
                 for receiver in simulation.members
                 where receiver.number != sender.number && receiver.engine != nil && !receiver.isRevoked {
                     guard directory.roles[made.group][receiver.number]?.mayReceive == true,
                         let received = confirmed[receiver.number]?[made.group], received >= made.transaction,
-                        sent >= received, receiver.inbound[key] == nil, !isCrowded(made.group, made.transaction)
+                        received >= named[receiver.number]?[made.group] ?? 0, sent >= received,
+                        receiver.inbound[key] == nil, !isCrowded(made.group, made.transaction)
                     else { continue }
                     return simulation.violate(
                         name,
@@ -137,7 +146,7 @@ final class SharedSAChecker: Checker {
         let policy = directory.policies[group]
         let end = start + policy.activateAfter + .seconds(2)
         let followers = startedAt[group]?.filter { $0.key > transaction && $0.value < end }.count ?? 0
-        return (followers + 2) * policy.flows > 8
+        return (followers + 2) * policy.flows > 6
     }
 
     private func checkLockedOut(_ group: Int, _ transaction: UInt64, _ simulation: Simulation) {
