@@ -184,9 +184,11 @@ extension KeyServer {
     ) throws(CommandError) -> [UInt8] {
         // Flat revocation: the removed member knows the old KEK, so the others are served one by one.
         guard reason != .revocation else { return [] }
-        // A member that missed an earlier transaction still under way gets its SAs with this one, as far as they fit.
+        // A member that missed an earlier transaction gets its SAs with this one, as far as they fit: senders go on with
+        // them until this one is activated.
         let most = configuration.limits.dataAssociationsPerGroup
-        var carried = group.data.filter { group.open[$0.transaction]?.sender.isEnded == false }
+        let everybodyHas = group.members.values.filter(\.holdsKeys).map(\.confirmed).min() ?? .max
+        var carried = group.data.filter { $0.transaction > everybodyHas && $0.removeAt == nil }
             .suffix(max(most - made.count, 0)).map(\.sa)
         let limit = PushEnvelope.bodySizeLimit(configuration.signingKey.algorithm, limits: configuration.limits)
         while true {
@@ -352,6 +354,12 @@ extension KeyServer {
             unicasts: verdict.unicasts)
         groups[id]?.lastVerdict = report
         groups[id]?.open[verdict.transaction] = nil
+        if open.reason == .revocation {
+            // Who registers from now on sends with the new keys at once.
+            for index in group.data.indices where group.data[index].transaction == verdict.transaction {
+                groups[id]?.data[index].activateAt = min(group.data[index].activateAt, now)
+            }
+        }
         log(
             verdict.isComplete ? .info : .warning, "rekey.ended",
             [

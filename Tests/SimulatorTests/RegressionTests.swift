@@ -11,6 +11,8 @@ import Testing
         ("the verdict on a revocation came before a sender that missed the COMMIT had moved", 85),
         ("a profile without room for all SAs left out those in use and kept some that never were", 68),
         ("with no sender registered, replaced SAs were gone before their successors were in use", 13),
+        ("a member named silent confirmed the next transaction without the SAs that were still in use", 79),
+        ("a sender that registered after the verdict on a revocation sent with the old keys", 143),
     ]
 
     @Test(arguments: seeds) func theFaultIsGone(what: String, seed: UInt64) throws {
