@@ -68,6 +68,8 @@ public final class GroupMember {
     var configureSequence: UInt64 = 0
     var generation: ProfileGeneration?
     var reportCount: UInt64 = 0
+    /// How often a profile was asked for since the last one came.
+    var unansweredAsks = 0
     var drops = DropCounters()
     var lastFailure: String?
     var firstDatagramAt: Instant?
@@ -136,7 +138,7 @@ public final class GroupMember {
 
     /// The data plane could not do a `.data` change for this SA.
     public func dataPlaneFailed(_ key: SAKey, now: Instant) {
-        for id in groups.keys {
+        for id in groups.keys.sorted() {
             guard let index = groups[id]?.sas.firstIndex(where: { $0.key == key }) else { continue }
             groups[id]?.sas[index].hasFailed = true
             log(.error, "sa.failed", ["group": groups[id]?.name ?? "", "spi": spiText(key.spi)])
@@ -155,7 +157,7 @@ public final class GroupMember {
     /// The data plane has used most of an outbound SA's volume or sequence numbers: the GCKS is asked for new keys. To
     /// be repeated as long as it is so.
     public func wearsOut(_ key: SAKey, now: Instant) {
-        for (id, group) in groups {
+        for (id, group) in groups.sorted(by: { $0.key < $1.key }) {
             let isInUse = group.sas.contains { $0.key == key && $0.isActive && $0.removeAt == nil }
             guard isInUse else { continue }
             groups[id]?.worn = key.spi
@@ -258,6 +260,7 @@ public final class GroupMember {
         connection = .registered(info.id)
         failures = 0
         reportCount = 0
+        unansweredAsks = 0
         lastFailure = nil
         output(.associationUp(info.id))
         log(

@@ -229,13 +229,13 @@ extension KeyServer {
         }
         log(
             .info, "configure.acknowledged", by: name, ["client": name, "sas": "\(answer.items.count)"], now: now)
-        for (group, transaction) in pending.transactions {
+        for (group, transaction) in pending.transactions.sorted(by: { $0.key < $1.key }) {
             confirm(client: name, group: group, transaction: transaction, sentAt: pending.sentAt, now: now)
         }
         if isMovingLate(name, since: pending, now: now) { sendProfile(to: name, now: now) }
     }
 
-    /// Did a repeated profile come so late to a sender that the activation, which it counts from receipt, is behind that
+    /// Did a repeated profile come so late to a sender that its activation, which counts from receipt, is behind that
     /// of the others? Then the times of a fresh profile make it move at once.
     private func isMovingLate(_ name: String, since pending: PendingConfigure, now: Instant) -> Bool {
         pending.transactions.contains { id, transaction in

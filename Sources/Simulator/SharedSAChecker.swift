@@ -96,7 +96,7 @@ final class SharedSAChecker: Checker {
         guard let start = startedAt[group]?[transaction] else { return }
         let policy = directory.policies[group]
         guard simulation.now > start + policy.activateAfter else { return }
-        let until = simulation.now + policy.roundTrip * 4 + .seconds(2)
+        let until = simulation.now + policy.activateAfter + policy.roundTrip * 4 + .seconds(2)
         excused[member, default: [:]][group] = until
         looks.append(until)
         simulation.queue.schedule(.check, at: until + .milliseconds(1))
