@@ -30,9 +30,12 @@ extension KeyServer {
             receiveAnswer(payloads, to: messageID, from: name, info: info, now: now)
         case .unanswered(let info, _, let messageID):
             guard let name = clientName(info.id) else { return }
-            clients[name]?.pending[messageID] = nil
+            let profile = clients[name]?.pending.removeValue(forKey: messageID)
             log(
                 .warning, "configure.unanswered", by: name, ["client": name, "to": "\(info.remote)"], now: now)
+            // As long as the client is there it must get its newest profile, or we its answer: a client that has none
+            // does not know that it lacks anything. Dead peer detection ends this.
+            if let profile, profile.generation == clients[name]?.generation { sendProfile(to: name, now: now) }
         case .alive(let info):
             guard let name = clientName(info.id) else { return }
             heard(name, now: now)
@@ -147,7 +150,7 @@ extension KeyServer {
                 message.sequence = number
                 let messageID = try endpoint.request(.configure, message.payloads(), on: association, now: now)
                 client.pending[messageID] = PendingConfigure(
-                    association: association, sequence: number, sentAt: now,
+                    association: association, sequence: number, generation: client.generation, sentAt: now,
                     transactions: Dictionary(
                         message.groups.map { ($0.group, $0.membership.transaction) }
                     ) { max($0, $1) })

@@ -15,6 +15,7 @@ import Testing
         ("a sender that registered after the verdict on a revocation sent with the old keys", 143),
         ("a receiver dropped the SA in use when many changes came at once", 221),
         ("a member without dead peer detection asked a GCKS that had restarted for its profile for ever", 70),
+        ("a profile that stayed unanswered was never sent again", 474),
     ]
 
     @Test(arguments: seeds) func theFaultIsGone(what: String, seed: UInt64) throws {
