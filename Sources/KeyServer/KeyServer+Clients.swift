@@ -250,6 +250,18 @@ extension KeyServer {
         }
     }
 
+    /// Did a sender catch up by a PUSH with a transaction that is not in use yet, past one that is? All SAs of a PUSH
+    /// have the same time, so it would stay behind the others until then; a profile tells it which ones are in use.
+    private func isSendingWithOldKeys(
+        _ member: MemberState, of group: GroupState, having complete: UInt64, now: Instant
+    ) -> Bool {
+        guard member.role.maySend, complete > member.confirmed else { return false }
+        let skipped = group.data.contains {
+            $0.transaction > member.confirmed && $0.transaction < complete && $0.activateAt <= now
+        }
+        return skipped && group.data.contains { $0.transaction == complete && $0.activateAt > now }
+    }
+
     // MARK: STATUS
 
     private func receiveStatus(_ payloads: [RawPayload], from name: String, info: AssociationInfo, now: Instant) {
@@ -278,6 +290,7 @@ extension KeyServer {
             // It may have them by a profile whose answer got lost.
             let sentAt = clients[name]?.pending.values.map(\.sentAt).min() ?? now - group.entry.push.roundTrip
             confirm(client: name, group: report.group, transaction: report.complete, sentAt: sentAt, now: now)
+            if isSendingWithOldKeys(member, of: group, having: report.complete, now: now) { needsProfile = true }
             for missing in report.missing {
                 groups[report.group]?.open[missing.transaction]?.sender.negativeAcknowledgement(
                     from: member.index, now: now)

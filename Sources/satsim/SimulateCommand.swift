@@ -51,7 +51,7 @@ struct SimulateCommand: ParsableCommand {
 
     func run() throws {
         if let members {
-            try show(Simulation(.calm(members: members, seed: first, spread: .seconds(spread))).run())
+            try show(Simulation(.calm(members: members, seed: first, seconds: spread)).run())
         } else if let seed {
             try show(Simulation(Scenario(seed: seed)).run())
         } else {
