@@ -27,6 +27,7 @@ extension GroupMember {
             return
         }
         configureSequence = max(configureSequence, message.sequence)
+        unansweredAsks = 0
         output(.persist([Record("profile/sequence", number: configureSequence)]))
         var items: [ConfigureAnswer.Item] = []
         for section in message.groups { items += apply(section, now: now) }
@@ -183,7 +184,8 @@ extension GroupMember {
             return .known
         }
         guard !group.retired.contains(key) else { return .known }
-        if group.sas.count >= configuration.limits.dataAssociationsPerGroup * 2 { dropOldest(of: id) }
+        // Far more than a message holds: a receiver does not know which of them are in use.
+        if group.sas.count >= configuration.limits.dataAssociationsPerGroup * 4 { dropOldest(of: id) }
         let taken = groups.contains { $0.key != id && $0.value.sas.contains { $0.sa.selector.overlaps(sa.selector) } }
         guard !taken else { return .conflict }
         let held = groups[id]?.sas ?? []

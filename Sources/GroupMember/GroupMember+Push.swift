@@ -18,6 +18,9 @@ extension GroupMember {
     /// How long repetitions under the KEK before a change are still heard: longer than any repair takes.
     private static let channelKept: Duration = .seconds(60)
 
+    /// So many requests for a profile without any.
+    private static let asksAtMost = 4
+
     /// Does the exchange octet of the header say PUSH? On the port of NAT traversal, where the marker stands in front
     /// of the header, that octet is one of a cookie, and PUSHes do not come there.
     func isPush(_ datagram: Datagram) -> Bool {
@@ -181,7 +184,21 @@ extension GroupMember {
                 wanted.insert(id)
             }
         }
+        if !wanted.isEmpty, isAskingInVain(now: now) { return }
         if mustReport || !wanted.isEmpty { report(asking: wanted, now: now) }
+    }
+
+    /// A GCKS that does not answer several requests has forgotten our ISAKMP SA. Dead peer detection would find out,
+    /// but whether it is in use was agreed in messages that nothing protected. So we begin again.
+    private func isAskingInVain(now: Instant) -> Bool {
+        guard case .registered(let association) = connection else { return false }
+        unansweredAsks += 1
+        guard unansweredAsks > Self.asksAtMost else { return false }
+        unansweredAsks = 0
+        log(.warning, "gcks.silent", ["gcks": "\(configuration.gcks)"])
+        endpoint.close(association, now: now)
+        drainEndpoint(now: now)
+        return true
     }
 
     /// Queues a STATUS behind the changes to the data plane that it reports on.

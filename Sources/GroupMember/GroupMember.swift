@@ -68,6 +68,8 @@ public final class GroupMember {
     var configureSequence: UInt64 = 0
     var generation: ProfileGeneration?
     var reportCount: UInt64 = 0
+    /// How often a profile was asked for since the last one came.
+    var unansweredAsks = 0
     var drops = DropCounters()
     var lastFailure: String?
     var firstDatagramAt: Instant?
@@ -136,7 +138,7 @@ public final class GroupMember {
 
     /// The data plane could not do a `.data` change for this SA.
     public func dataPlaneFailed(_ key: SAKey, now: Instant) {
-        for id in groups.keys {
+        for id in groups.keys.sorted() {
             guard let index = groups[id]?.sas.firstIndex(where: { $0.key == key }) else { continue }
             groups[id]?.sas[index].hasFailed = true
             log(.error, "sa.failed", ["group": groups[id]?.name ?? "", "spi": spiText(key.spi)])
@@ -258,6 +260,7 @@ public final class GroupMember {
         connection = .registered(info.id)
         failures = 0
         reportCount = 0
+        unansweredAsks = 0
         lastFailure = nil
         output(.associationUp(info.id))
         log(

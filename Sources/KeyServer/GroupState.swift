@@ -165,6 +165,7 @@ struct ClientState {
 struct PendingConfigure {
     let association: AssociationID
     let sequence: UInt64
+    let generation: UInt32
     let sentAt: Instant
     /// Newest transaction in it, by group.
     let transactions: [UInt32: UInt64]

@@ -30,9 +30,12 @@ extension KeyServer {
             receiveAnswer(payloads, to: messageID, from: name, info: info, now: now)
         case .unanswered(let info, _, let messageID):
             guard let name = clientName(info.id) else { return }
-            clients[name]?.pending[messageID] = nil
+            let profile = clients[name]?.pending.removeValue(forKey: messageID)
             log(
                 .warning, "configure.unanswered", by: name, ["client": name, "to": "\(info.remote)"], now: now)
+            // As long as the client is there it must get its newest profile, or we its answer: a client that has none
+            // does not know that it lacks anything. Dead peer detection ends this.
+            if let profile, profile.generation == clients[name]?.generation { sendProfile(to: name, now: now) }
         case .alive(let info):
             guard let name = clientName(info.id) else { return }
             heard(name, now: now)
@@ -115,9 +118,6 @@ extension KeyServer {
         log(level, "client.gone", by: name, ["client": name, "reason": reason.explanation], now: now)
         for id in groups.keys {
             guard let member = groups[id]?.members[name] else { continue }
-            // Gone by its own will without a word on the keys (the GCKS was not whom it expects): it never took them,
-            // and coming again is no restart.
-            if reason == .peerDeleted, member.confirmed == 0 { groups[id]?.members[name]?.holdsKeys = false }
             for key in groups[id]?.open.keys.sorted() ?? [] {
                 groups[id]?.open[key]?.sender.giveUp(member.index, reason: .unreachable)
             }
@@ -138,9 +138,7 @@ extension KeyServer {
             groups[id]?.members[name]?.holdsKeys = true
         }
         // A client acts on no older profile once it has seen this one.
-        for (messageID, pending) in client.pending.sorted(by: { $0.key < $1.key }) {
-            endpoint.withdraw(messageID, on: pending.association)
-        }
+        for (messageID, pending) in client.pending { endpoint.withdraw(messageID, on: pending.association) }
         client.pending = [:]
         client.generation &+= 1
         client.lastProfileAt = now
@@ -152,7 +150,7 @@ extension KeyServer {
                 message.sequence = number
                 let messageID = try endpoint.request(.configure, message.payloads(), on: association, now: now)
                 client.pending[messageID] = PendingConfigure(
-                    association: association, sequence: number, sentAt: now,
+                    association: association, sequence: number, generation: client.generation, sentAt: now,
                     transactions: Dictionary(
                         message.groups.map { ($0.group, $0.membership.transaction) }
                     ) { max($0, $1) })
@@ -240,8 +238,8 @@ extension KeyServer {
         if isMovingLate(name, since: pending, now: now) { sendProfile(to: name, now: now) }
     }
 
-    /// Did a repeated profile come so late to a sender that the activation, which it counts from receipt, is behind
-    /// that of the others? Then the times of a fresh profile make it move at once.
+    /// Did a repeated profile come so late to a sender that its activation, which counts from receipt, is behind that
+    /// of the others? Then the times of a fresh profile make it move at once.
     private func isMovingLate(_ name: String, since pending: PendingConfigure, now: Instant) -> Bool {
         pending.transactions.contains { id, transaction in
             guard let group = groups[id], group.members[name]?.role.maySend == true else { return false }
@@ -250,6 +248,18 @@ extension KeyServer {
                     $0.transaction == transaction && $0.activateAt > pending.sentAt && $0.removeAt == nil
                 }
         }
+    }
+
+    /// Did a sender catch up by a PUSH with a transaction that is not in use yet, past one that is? All SAs of a PUSH
+    /// have the same time, so it would stay behind the others until then; a profile tells it which ones are in use.
+    private func isSendingWithOldKeys(
+        _ member: MemberState, of group: GroupState, having complete: UInt64, now: Instant
+    ) -> Bool {
+        guard member.role.maySend, complete > member.confirmed else { return false }
+        let skipped = group.data.contains {
+            $0.transaction > member.confirmed && $0.transaction < complete && $0.activateAt <= now
+        }
+        return skipped && group.data.contains { $0.transaction == complete && $0.activateAt > now }
     }
 
     // MARK: STATUS
@@ -280,6 +290,7 @@ extension KeyServer {
             // It may have them by a profile whose answer got lost.
             let sentAt = clients[name]?.pending.values.map(\.sentAt).min() ?? now - group.entry.push.roundTrip
             confirm(client: name, group: report.group, transaction: report.complete, sentAt: sentAt, now: now)
+            if isSendingWithOldKeys(member, of: group, having: report.complete, now: now) { needsProfile = true }
             for missing in report.missing {
                 groups[report.group]?.open[missing.transaction]?.sender.negativeAcknowledgement(
                     from: member.index, now: now)

@@ -185,8 +185,7 @@ extension KeyServer {
         // Flat revocation: the removed member knows the old KEK, so the others are served one by one.
         guard reason != .revocation else { return [] }
         // A member that missed an earlier transaction gets its SAs with this one, as far as they fit: senders go on
-        // with
-        // them until this one is activated.
+        // with them until this one is activated.
         let most = configuration.limits.dataAssociationsPerGroup
         let everybodyHas = group.members.values.filter(\.holdsKeys).map(\.confirmed).min() ?? .max
         var carried = group.data.filter { $0.transaction > everybodyHas && $0.removeAt == nil }
@@ -298,8 +297,7 @@ extension KeyServer {
                 for member in members { probe(member, of: id, now: now) }
             case .ended(let verdict):
                 // The proof that a client is out: no sender uses keys that it knows. COMMIT makes them move earlier,
-                // but
-                // it is not acknowledged.
+                // but it is not acknowledged.
                 if open.reason == .revocation, groups[id]?.sendersMove(to: transaction) ?? now > now {
                     groups[id]?.open[transaction]?.heldVerdict = verdict
                 } else {

@@ -41,6 +41,7 @@ final class NumberChecker: Checker {
             }
             sequences[group] = sequence
         case .memberPersisted(let member, let record) where record.name == "profile/sequence":
+            // Parts of one profile that come out of order leave the greatest.
             guard let number = record.number, number >= profiles[member] ?? 0 else {
                 return simulation.violate(name, "m\(member) acted on a profile sequence that went back")
             }

@@ -40,7 +40,7 @@ public struct Scenario: Sendable {
     public var phase1Lifetime: Duration
     public var sharesControlAddress = false
     /// Do data planes refuse SAs now and then?
-    public var refusesSAs = false
+    public var refusesSAs = true
     /// Are the costly checks (every receiver against every sender) made after each change?
     public var checksEverything = true
 
@@ -98,7 +98,9 @@ public struct Scenario: Sendable {
     }
 
     /// One group with one sender and no fault: for measuring how many members a process carries.
-    public static func calm(members: Int, seed: UInt64, spread: Duration) -> Scenario {
+    /// - Parameter seconds: within which the members come.
+    public static func calm(members: Int, seed: UInt64, seconds: Int) -> Scenario {
+        let spread = Duration.seconds(seconds)
         var scenario = Scenario(seed: seed)
         scenario.members = members
         scenario.drifts = Array(repeating: 0, count: members)

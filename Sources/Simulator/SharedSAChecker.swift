@@ -46,8 +46,8 @@ final class SharedSAChecker: Checker {
                 let transaction = event["transaction"].flatMap(UInt64.init),
                 simulation.members[member].engine != nil
             else { return }
-            confirmed[member, default: [:]][group] = transaction
             excuse(member, group, transaction, simulation)
+            confirmed[member, default: [:]][group] = transaction
             isChanged = true
         case .memberLogged(_, let event) where event.name == "sa.removed" && event["reason"] == "expired":
             if let spi = event["spi"] { expired.insert(spi) }
@@ -91,12 +91,16 @@ final class SharedSAChecker: Checker {
         }
     }
 
-    /// A sender that confirms after the planned activation has a few round trips to move; then it is looked at again.
+    /// A sender that confirms after the planned activation, of this transaction or one that it missed, has a few round
+    /// trips to move; then it is looked at again.
     private func excuse(_ member: Int, _ group: Int, _ transaction: UInt64, _ simulation: Simulation) {
-        guard let start = startedAt[group]?[transaction] else { return }
         let policy = directory.policies[group]
-        guard simulation.now > start + policy.activateAfter else { return }
-        let until = simulation.now + policy.roundTrip * 4 + .seconds(2)
+        let last = confirmed[member]?[group] ?? 0
+        let isLate = startedAt[group]?.contains { number, start in
+            number > last && number <= transaction && simulation.now > start + policy.activateAfter
+        }
+        guard isLate == true else { return }
+        let until = simulation.now + policy.activateAfter + policy.roundTrip * 4 + .seconds(2)
         excused[member, default: [:]][group] = until
         looks.append(until)
         simulation.queue.schedule(.check, at: until + .milliseconds(1))

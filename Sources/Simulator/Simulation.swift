@@ -1,5 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
+// Simulator owns the trial of the engines: the real GCKS and any number of real members in one process and in virtual
+// time, links and faults between them that all follow from one seed, and checkers that watch what must always hold.
+//
+//     Scenario(seed) -> Simulation: EventQueue -> engines -> outputs -> Network -> EventQueue
+//                                        ^                      |
+//                                     faults                    +-> Observation -> checkers -> Outcome
+
 internal import Basics
 internal import Cryptography
 internal import ESP
@@ -9,13 +16,6 @@ internal import IKEv1
 internal import KeyServer
 internal import LinkModel
 internal import Store
-
-// Simulator owns the trial of the engines: the real GCKS and any number of real members in one process and in virtual
-// time, links and faults between them that all follow from one seed, and checkers that watch what must always hold.
-//
-//     Scenario(seed) -> Simulation: EventQueue -> engines -> outputs -> Network -> EventQueue
-//                                        ^                      |
-//                                     faults                    +-> Observation -> checkers -> Outcome
 
 /// One run.
 public final class Simulation {

@@ -36,6 +36,9 @@ struct SimulateCommand: ParsableCommand {
     @Option(help: "Lines of the log to show of a run.")
     var lines = 40
 
+    @Flag(help: "Run each seed twice: both runs must be the same to the octet.")
+    var twice = false
+
     @Flag(help: "Go on after a seed that failed.")
     var keepGoing = false
 
@@ -48,7 +51,7 @@ struct SimulateCommand: ParsableCommand {
 
     func run() throws {
         if let members {
-            try show(Simulation(.calm(members: members, seed: first, spread: .seconds(spread))).run())
+            try show(Simulation(.calm(members: members, seed: first, seconds: spread)).run())
         } else if let seed {
             try show(Simulation(Scenario(seed: seed)).run())
         } else {
@@ -84,6 +87,10 @@ struct SimulateCommand: ParsableCommand {
         var (virtual, events, transactions, faults, failed) = (Duration.zero, UInt64(0), 0, 0, [UInt64]())
         for seed in first..<first + UInt64(seeds) {
             let outcome = try Simulation(Scenario(seed: seed)).run()
+            if twice, try Simulation(Scenario(seed: seed)).run().hash != outcome.hash {
+                print("VIOLATION (replay): seed \(seed) does not replay")
+                failed.append(seed)
+            }
             virtual += outcome.virtualTime
             events += outcome.events
             transactions += outcome.transactions

@@ -13,6 +13,9 @@ import Testing
         ("with no sender registered, replaced SAs were gone before their successors were in use", 13),
         ("a member named silent confirmed the next transaction without the SAs that were still in use", 79),
         ("a sender that registered after the verdict on a revocation sent with the old keys", 143),
+        ("a receiver dropped the SA in use when many changes came at once", 221),
+        ("a member without dead peer detection asked a GCKS that had restarted for its profile for ever", 70),
+        ("a profile that stayed unanswered was never sent again", 474),
     ]
 
     @Test(arguments: seeds) func theFaultIsGone(what: String, seed: UInt64) throws {
