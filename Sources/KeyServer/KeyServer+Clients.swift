@@ -118,6 +118,9 @@ extension KeyServer {
         log(level, "client.gone", by: name, ["client": name, "reason": reason.explanation], now: now)
         for id in groups.keys {
             guard let member = groups[id]?.members[name] else { continue }
+            // Gone by its own will without a word on the keys (the GCKS was not whom it expects): it never took them,
+            // and coming again is no restart.
+            if reason == .peerDeleted, member.confirmed == 0 { groups[id]?.members[name]?.holdsKeys = false }
             for key in groups[id]?.open.keys.sorted() ?? [] {
                 groups[id]?.open[key]?.sender.giveUp(member.index, reason: .unreachable)
             }
