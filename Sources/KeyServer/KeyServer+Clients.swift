@@ -238,7 +238,7 @@ extension KeyServer {
         if isMovingLate(name, since: pending, now: now) { sendProfile(to: name, now: now) }
     }
 
-    /// Did a repeated profile come so late to a sender that the activation, which it counts from receipt, is behind that
+    /// Did a repeated profile come so late to a sender that the activation, counted from receipt, is behind that
     /// of the others? Then the times of a fresh profile make it move at once.
     private func isMovingLate(_ name: String, since pending: PendingConfigure, now: Instant) -> Bool {
         pending.transactions.contains { id, transaction in

@@ -184,7 +184,7 @@ extension KeyServer {
     ) throws(CommandError) -> [UInt8] {
         // Flat revocation: the removed member knows the old KEK, so the others are served one by one.
         guard reason != .revocation else { return [] }
-        // A member that missed an earlier transaction gets its SAs with this one, as far as they fit: senders go on with
+        // A member that missed an earlier transaction gets its SAs with this one, if they fit: senders go on with
         // them until this one is activated.
         let most = configuration.limits.dataAssociationsPerGroup
         let everybodyHas = group.members.values.filter(\.holdsKeys).map(\.confirmed).min() ?? .max
@@ -296,7 +296,7 @@ extension KeyServer {
             case .probe(let members):
                 for member in members { probe(member, of: id, now: now) }
             case .ended(let verdict):
-                // The proof that a client is out: no sender uses keys that it knows. COMMIT makes them move earlier, but
+                // The proof that a client is out: no sender uses keys it knows. COMMIT makes them move earlier, but
                 // it is not acknowledged.
                 if open.reason == .revocation, groups[id]?.sendersMove(to: transaction) ?? now > now {
                     groups[id]?.open[transaction]?.heldVerdict = verdict
