@@ -5,22 +5,39 @@ internal import Basics
 /// The pending deadlines of many timers, at most one each. A server keeps several per ISAKMP SA, so the earliest one
 /// must not cost a walk over all of them: a binary heap with lazy deletion, rebuilt when half of it is stale.
 struct DeadlineQueue<Timer: Hashable> {
-    private var deadlines: [Timer: Instant] = [:]
-    private var heap: [(deadline: Instant, timer: Timer)] = []
+    /// Timers of one instant are due in the order in which they were set, so that a run can be repeated exactly.
+    private struct Deadline: Comparable {
+        let instant: Instant
+        let number: UInt64
+
+        static func < (left: Deadline, right: Deadline) -> Bool {
+            (left.instant, left.number) < (right.instant, right.number)
+        }
+    }
+
+    private var deadlines: [Timer: Deadline] = [:]
+    private var heap: [(deadline: Deadline, timer: Timer)] = []
+    private var lastNumber: UInt64 = 0
 
     subscript(timer: Timer) -> Instant? {
-        get { deadlines[timer] }
+        get { deadlines[timer]?.instant }
         set {
-            guard deadlines[timer] != newValue else { return }
-            deadlines[timer] = newValue
-            if let newValue { push((newValue, timer)) }
+            guard deadlines[timer]?.instant != newValue else { return }
+            guard let newValue else {
+                deadlines[timer] = nil
+                return
+            }
+            lastNumber += 1
+            let deadline = Deadline(instant: newValue, number: lastNumber)
+            deadlines[timer] = deadline
+            push((deadline, timer))
         }
     }
 
     /// When the next timer is due; nil when none is set.
     mutating func next() -> Instant? {
         while let first = heap.first {
-            if deadlines[first.timer] == first.deadline { return first.deadline }
+            if deadlines[first.timer] == first.deadline { return first.deadline.instant }
             removeFirst()
         }
         return nil
@@ -34,7 +51,7 @@ struct DeadlineQueue<Timer: Hashable> {
         return timer
     }
 
-    private mutating func push(_ entry: (deadline: Instant, timer: Timer)) {
+    private mutating func push(_ entry: (deadline: Deadline, timer: Timer)) {
         heap.append(entry)
         if heap.count > 2 * deadlines.count + 64 {
             heap = deadlines.map { ($0.value, $0.key) }
