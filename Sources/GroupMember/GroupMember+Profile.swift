@@ -26,9 +26,11 @@ extension GroupMember {
             log(.warning, "configure.replayed", ["sequence": "\(message.sequence)"])
             return
         }
-        configureSequence = max(configureSequence, message.sequence)
+        if message.sequence > configureSequence {
+            configureSequence = message.sequence
+            output(.persist([Record("profile/sequence", number: configureSequence)]))
+        }
         unansweredAsks = 0
-        output(.persist([Record("profile/sequence", number: configureSequence)]))
         var items: [ConfigureAnswer.Item] = []
         for section in message.groups { items += apply(section, now: now) }
         collect(message, now: now)
@@ -74,13 +76,10 @@ extension GroupMember {
         guard groups[id] != nil || groups.count < configuration.limits.groupsPerProfile else {
             return [ConfigureAnswer.Item(group: id, spi: 0, code: .limit)]
         }
-        // A profile that crossed a newer PUSH on its way names nothing that we lack, and SAs that we may have let go.
-        if let held = groups[id], section.membership.transaction < held.receiver.complete {
-            return [ConfigureAnswer.Item(group: id, spi: 0, code: .known)]
-                + section.dataSAs.map { ConfigureAnswer.Item(group: id, spi: $0.spi, code: .known) }
-        }
+        // A profile that crossed a newer PUSH on its way may name SAs that we missed. All else we know better.
+        let isStale = groups[id].map { section.membership.transaction < $0.receiver.complete } ?? false
         do {
-            try adopt(section, now: now)
+            if !isStale { try adopt(section, now: now) }
         } catch {
             return [ConfigureAnswer.Item(group: id, spi: 0, code: .unsupported)]
         }
@@ -96,6 +95,7 @@ extension GroupMember {
                 removeIn: sa.deactivateInMilliseconds.map { .milliseconds(Int64($0)) }, now: now)
             items.append(ConfigureAnswer.Item(group: id, spi: sa.spi, code: code))
         }
+        guard !isStale else { return items }
         let listed = Set(section.dataSAs.map(\.spi))
         for index in groups[id]?.sas.indices ?? 0..<0 {
             guard let held = groups[id]?.sas[index], !listed.contains(held.key.spi) else { continue }
