@@ -54,6 +54,12 @@ enum KeyTreeSpeed {
                     peer: "signing alone \(decimal(1 / sign, 0))/s", ratio: decimal(sign / signed),
                     target: ">= 0.80", isMet: sign / signed >= 0.80))
         }
+        let bare = try evpSeconds() * Double(2 * ceilLog2(1_000_000) - 1)
+        report.lines.append(
+            Line(
+                workload: "N=1000000, of it AES by EVP", figure: "\(decimal(bare * 1e6)) us",
+                peer: "all of its tree work",
+                ratio: decimal(bare / trees[1]), target: ""))
         report.lines.append(
             Line(
                 workload: "time(1e6) / time(8192), tree", figure: decimal(trees[1] / trees[0]), peer: "20 / 13 levels",
@@ -112,6 +118,16 @@ enum KeyTreeSpeed {
             least = min(least, (cpuSeconds() - start) / Double(count))
         }
         return least
+    }
+
+    /// Seconds for one AES with its key schedule through EVP, keys in the cache.
+    private static func evpSeconds() throws -> Double {
+        let prf = try BlockPRF()
+        let keys = KeyTable(count: 64)
+        return best(of: 5, 100_000) { index in
+            prf.derive(
+                from: keys, at: index & 63, PRFBlock(high: 1, low: UInt64(index)), into: keys, at: (index + 1) & 63)
+        }
     }
 
     /// What reading the clock adds to each interval.
