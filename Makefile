@@ -7,7 +7,7 @@ PYTHON ?= python3
 BUILD = .build/debug
 
 .DEFAULT_GOAL := help
-.PHONY: setup build test demo model lint clean help
+.PHONY: setup build test demo model bench lint clean help
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,8 +27,12 @@ demo: setup build ## A protected video stream over an emulated satellite, its ke
 model: ## Explore all states of a small phase 3 with Spin (spec/push.pml)
 	scripts/model.sh
 
+bench: ## Measure against limits and peers: make bench CASE=leave-bytes|batch-bytes|leave-rate|batch-cpu|all
+	@$(SWIFT) build --configuration release --package-path bench --product bench
+	@bench/.build/release/bench $(or $(CASE),all)
+
 lint: ## Look for format errors (swift format -i mends them)
-	$(SWIFT) format lint --strict --recursive Sources Tests Package.swift
+	$(SWIFT) format lint --strict --recursive Sources Tests bench/Sources Package.swift
 
 clean: ## Remove what the build made
-	rm -rf .build demo-out
+	rm -rf .build bench/.build demo-out

@@ -3,48 +3,36 @@
 public import Basics
 internal import COpenSSL
 
-/// Many 128-bit keys in one block of memory: 16 octets each, no object per key, wiped when they move or go.
+/// Many 128-bit keys in one block of memory: 16 octets each, no object per key, wiped when it goes.
 ///
-/// An index outside of `0..<count` is a mistake of the caller and stops the process.
+/// An index outside of `0..<count` is a mistake of the caller and stops the process. The size is fixed: what never
+/// changes needs no check of exclusive access, which would take longer than a key's other work.
 @safe public final class KeyTable {
     /// Octets of one key.
     public static let keySize = 16
 
-    private var base: UnsafeMutablePointer<UInt8>
-    private var capacity: Int
-    public private(set) var count: Int
+    private let base: UnsafeMutablePointer<UInt8>
+    public let count: Int
 
     /// Keys that are all zero: places to fill.
-    public init(count: Int = 0) {
+    public init(count: Int) {
         precondition(count >= 0, "a count of keys is not negative")
         self.count = count
-        capacity = max(count, 1)
-        unsafe base = .allocate(capacity: capacity * Self.keySize)
-        unsafe base.initialize(repeating: 0, count: capacity * Self.keySize)
+        unsafe base = .allocate(capacity: count * Self.keySize)
+        unsafe base.initialize(repeating: 0, count: count * Self.keySize)
     }
 
     deinit {
-        unsafe OPENSSL_cleanse(base, capacity * Self.keySize)
+        unsafe OPENSSL_cleanse(base, count * Self.keySize)
         unsafe base.deallocate()
     }
 
-    /// Octets of memory that the keys occupy, with the room kept for more.
-    public var allocatedOctets: Int { capacity * Self.keySize }
-
-    /// Makes room for at least `count` keys, the new ones zero. Grows by a quarter at a time.
-    public func extend(to count: Int) {
-        guard count > self.count else { return }
-        if count > capacity {
-            let capacity = max(count, self.capacity + self.capacity / 4)
-            let moved = UnsafeMutablePointer<UInt8>.allocate(capacity: capacity * Self.keySize)
-            unsafe moved.initialize(repeating: 0, count: capacity * Self.keySize)
-            unsafe moved.update(from: base, count: self.count * Self.keySize)
-            unsafe OPENSSL_cleanse(base, self.capacity * Self.keySize)
-            unsafe base.deallocate()
-            unsafe base = moved
-            self.capacity = capacity
-        }
-        self.count = count
+    /// The same keys in a table with room for `count`, the new ones zero.
+    public func extended(to count: Int) -> KeyTable {
+        precondition(count >= self.count, "a table does not lose keys by growing")
+        let larger = KeyTable(count: count)
+        unsafe larger.base.update(from: base, count: self.count * Self.keySize)
+        return larger
     }
 
     /// The key as a secret of its own; written from a secret of 16 octets.
@@ -108,12 +96,12 @@ public struct PRFBlock: Sendable, Hashable {
         guard let cipher = unsafe Fetched.aes128ecb, let context = unsafe EVP_CIPHER_CTX_new() else {
             throw refused(.failed)
         }
-        guard unsafe EVP_CipherInit_ex2(context, cipher, nil, nil, 1, nil) == 1,
-            unsafe EVP_CIPHER_CTX_set_padding(context, 0) == 1
-        else {
+        guard unsafe EVP_CipherInit_ex2(context, cipher, nil, nil, 1, nil) == 1 else {
             unsafe EVP_CIPHER_CTX_free(context)
             throw refused(.failed)
         }
+        // Padding stays on: a whole block is encrypted at once either way, it comes only with a final call that nobody
+        // makes, and to have it off costs libcrypto a look at its parameters with each new key.
         return unsafe context
     }
 
@@ -161,6 +149,18 @@ public struct PRFBlock: Sendable, Hashable {
         let result = KeyTable(count: 1)
         derive(from: keys, at: source, input, into: result, at: 0)
         return result[0]
+    }
+
+    /// The first octets of the function's value, for one that is not secret.
+    public func octets(with keys: KeyTable, at source: Int, _ input: PRFBlock, count: Int) -> [UInt8] {
+        precondition((0...KeyTable.keySize).contains(count), "a block has 16 octets")
+        var value = [UInt8](repeating: 0, count: KeyTable.keySize)
+        unsafe value.withUnsafeMutableBufferPointer { value in
+            guard let base = value.baseAddress else { return }
+            unsafe evaluate(keys.pointer(source), input, base)
+        }
+        value.removeLast(KeyTable.keySize - count)
+        return value
     }
 
     @inline(__always) private func evaluate(

@@ -25,9 +25,11 @@ extension KeyTreeServer {
         let left = leaving.takeAll()
         let joined = joining.takeAll()
         var pass = CommitPass(server: self, transaction: number, hasLeavers: !left.isEmpty)
-        pass.startAtLeaves(left: left, joined: joined)
-        for level in 1...height { try pass.climb(to: level) }
-        pass.forgetOldRoot()
+        do {
+            defer { pass.finish() }
+            pass.startAtLeaves(left: left, joined: joined)
+            for level in 1...height { try pass.climb(to: level) }
+        }
         announcedHeight = height
         // When nobody listens, or nobody has anything to do, members stay where they are.
         let update = pass.update(follows: transaction)
@@ -39,12 +41,12 @@ extension KeyTreeServer {
 /// A node that some change lies below, on its way up.
 private struct TouchedNode {
     var index: UInt32
-    var hasLeavers: Bool
-    var hasNewcomers: Bool
+    var hasLeavers = false
+    var hasNewcomers = false
     /// Members below that were there before and stay.
-    var hasListeners: Bool
-    var isReplaced: Bool
-    var isStepped: Bool
+    var hasListeners = false
+    var isReplaced = false
+    var isStepped = false
 }
 
 /// One walk over the changed part of the tree, level by level.
@@ -52,15 +54,32 @@ private struct CommitPass {
     let server: KeyTreeServer
     let transaction: UInt64
     let origin: KeyOrigin
+    let prf: BlockPRF
+    let degree: Int
+    let steps: Bool
+    let announcedHeight: Int
+    let height: Int
+    let keys: [KeyTable]
+    /// The server's, taken out while they are worked on: the reference stays unique, so nothing is copied.
+    private var present: [[ChildMask]] = []
     var plan: UpdatePlan
     var changed: [NodeID] = []
     private var touched: [TouchedNode] = []
+    /// The other of two arrays that take turns.
+    private var spare: [TouchedNode] = []
 
     init(server: KeyTreeServer, transaction: UInt64, hasLeavers: Bool) {
         self.server = server
         self.transaction = transaction
         // A tree that only grows has nothing to hide from anybody: no fresh key, no key wrapped.
         origin = hasLeavers ? server.parameters.origin : .child
+        prf = server.prf
+        degree = server.shape.degree
+        steps = server.parameters.backwardSecrecy
+        announcedHeight = server.announcedHeight
+        height = server.height
+        keys = server.keys
+        swap(&present, &server.present)
         plan = UpdatePlan(wrapping: server.parameters.wrapping, levels: server.height + 1)
     }
 
@@ -68,8 +87,11 @@ private struct CommitPass {
 
     /// Merges both lists; wipes and draws the keys of the leaves.
     mutating func startAtLeaves(left: [UInt32], joined: [UInt32]) {
-        touched.reserveCapacity(left.count + joined.count)
-        changed.reserveCapacity(3 * (left.count + joined.count) + server.height)
+        let count = left.count + joined.count
+        touched.reserveCapacity(count)
+        changed.reserveCapacity(3 * count + height)
+        plan.reserve(nodes: 3 * count + height)
+        let keys = keys[0]
         var (l, j) = (0, 0)
         while l < left.count || j < joined.count {
             let slot = min(l < left.count ? left[l] : .max, j < joined.count ? joined[j] : .max)
@@ -77,124 +99,133 @@ private struct CommitPass {
             let joins = j < joined.count && joined[j] == slot
             if leaves { l += 1 }
             if joins { j += 1 }
-            renew(level: 0, Int(slot), isInhabited: joins)
-            touched.append(
-                TouchedNode(
-                    index: slot, hasLeavers: leaves, hasNewcomers: joins, hasListeners: false, isReplaced: false,
-                    isStepped: false))
+            renew(keys, level: 0, Int(slot), isInhabited: joins)
+            var node = TouchedNode(index: slot)
+            (node.hasLeavers, node.hasNewcomers) = (leaves, joins)
+            touched.append(node)
         }
     }
 
     /// From the changed nodes of one level to those above them.
     mutating func climb(to level: Int) throws(KeyTreeError) {
         plan.begin(level: level)
-        let below = touched
-        touched.removeAll(keepingCapacity: true)
-        let isNew = level > server.announcedHeight
-        if isNew && below.first.map({ Int($0.index) / server.shape.degree }) != 0 {
-            // Nothing changed below, but the members do not know this node yet.
-            try settle(level: level, 0, below[0..<0], isNew: true)
+        var present: [ChildMask] = []
+        swap(&present, &self.present[level])
+        defer { swap(&present, &self.present[level]) }
+        let keys = self.keys[level]
+        let children = self.keys[level - 1]
+        let isRoot = level == height
+        let isNew = level > announcedHeight
+        var below: [TouchedNode] = []
+        swap(&below, &touched)
+        swap(&touched, &spare)
+        defer {
+            below.removeAll(keepingCapacity: true)
+            swap(&below, &spare)
         }
-        let degree = UInt32(server.shape.degree)
-        var start = 0
-        while start < below.count {
-            let parent = below[start].index / degree
-            let limit = (parent + 1) * degree
-            var end = start + 1
-            while end < below.count, below[end].index < limit { end += 1 }
-            try settle(level: level, Int(parent), below[start..<end], isNew: isNew && parent == 0)
-            start = end
+        if isNew, below.first.map({ Int($0.index) / degree }) != 0 {
+            // Nothing changed below, but the members do not know this node yet.
+            let node = ChangedNode(index: 0, isReplaced: false, listeners: present[0], replaced: 0, stepped: 0)
+            try settle(
+                level, keys, children, TouchedNode(index: 0), node, newcomers: 0, isNew: true, isRoot: isRoot,
+                &present[0])
+        }
+        var position = 0
+        while position < below.count {
+            let index = Int(below[position].index) / degree
+            let first = index * degree
+            var node = TouchedNode(index: UInt32(truncatingIfNeeded: index))
+            var change = ChangedNode(
+                index: node.index, isReplaced: false, listeners: present[index], replaced: 0, stepped: 0)
+            var newcomers = ChildMask(0)
+            while position < below.count, Int(below[position].index) < first + degree {
+                let child = below[position]
+                let bit = ChildMask.child(Int(child.index) - first)
+                if !child.hasListeners { change.listeners &= ~bit }
+                if child.hasNewcomers { newcomers |= bit }
+                if child.isReplaced { change.replaced |= bit }
+                if child.isStepped { change.stepped |= bit }
+                node.hasLeavers = node.hasLeavers || child.hasLeavers
+                position += 1
+            }
+            try settle(
+                level, keys, children, node, change, newcomers: newcomers, isNew: isNew && index == 0, isRoot: isRoot,
+                &present[index])
         }
     }
 
     /// Decides what becomes of one node, and does it.
+    @inline(__always)
     private mutating func settle(
-        level: Int, _ index: Int, _ below: ArraySlice<TouchedNode>, isNew: Bool
+        _ level: Int, _ keys: KeyTable, _ children: KeyTable, _ node: TouchedNode, _ change: ChangedNode,
+        newcomers: ChildMask, isNew: Bool, isRoot: Bool, _ present: inout ChildMask
     ) throws(KeyTreeError) {
-        var listeners = server.present[level][index]
-        var (newcomers, replaced, stepped) = (ChildMask(0), ChildMask(0), ChildMask(0))
-        var node = TouchedNode(
-            index: UInt32(truncatingIfNeeded: index), hasLeavers: false, hasNewcomers: false, hasListeners: false,
-            isReplaced: false, isStepped: false)
-        for child in below {
-            let bit = ChildMask.child(Int(child.index) - index * server.shape.degree)
-            if !child.hasListeners { listeners &= ~bit }
-            if child.hasNewcomers { newcomers |= bit }
-            if child.isReplaced { replaced |= bit }
-            if child.isStepped { stepped |= bit }
-            node.hasLeavers = node.hasLeavers || child.hasLeavers
-            node.hasNewcomers = node.hasNewcomers || child.hasNewcomers
-        }
-        server.present[level][index] = listeners | newcomers
-        node.hasListeners = listeners != 0
-        if listeners == 0 {
-            renew(level: level, index, isInhabited: newcomers != 0 || level == server.height)
+        var (node, change) = (node, change)
+        present = change.listeners | newcomers
+        node.hasListeners = change.listeners != 0
+        node.hasNewcomers = newcomers != 0
+        if !node.hasListeners {
+            renew(keys, level: level, Int(node.index), isInhabited: node.hasNewcomers || isRoot)
         } else if node.hasLeavers || isNew {
             node.isReplaced = true
-        } else if node.hasNewcomers && server.parameters.backwardSecrecy {
+        } else if node.hasNewcomers && steps {
             node.isStepped = true
         }
         touched.append(node)
         guard node.isReplaced || node.isStepped else { return }
-        let change = ChangedNode(
-            index: node.index, isReplaced: node.isReplaced, listeners: listeners, replaced: replaced, stepped: stepped)
-        plan.nodes.append(change)
-        let id = NodeID(level: level, index: index)
+        change.isReplaced = node.isReplaced
+        plan.append(change)
+        let id = NodeID(level: level, index: Int(node.index))
         changed.append(id)
-        if change.isReplaced {
-            try replace(id, change)
-        } else {
-            let keys = server.keys[level]
-            server.prf.derive(from: keys, at: index, Purpose.step.block(id, transaction), into: keys, at: index)
+        guard change.isReplaced else {
+            prf.derive(from: keys, at: id.index, Purpose.step.block(id, transaction), into: keys, at: id.index)
+            return
         }
-    }
-
-    /// Makes the new key of a node and wraps it for the children that it does not come from.
-    private mutating func replace(_ id: NodeID, _ change: ChangedNode) throws(KeyTreeError) {
-        let keys = server.keys[id.level]
-        let children = server.keys[id.level - 1]
-        let first = id.index * server.shape.degree
-        if let source = change.source(origin: origin) {
-            server.prf.derive(
+        // The new key, then its copies for the children that it does not come from.
+        let first = id.index * degree
+        let source = change.source(origin: origin)
+        if let source {
+            prf.derive(
                 from: children, at: first + source, Purpose.derive.block(id, transaction), into: keys, at: id.index)
         } else {
             keys.draw(at: id.index, random: server.random)
         }
-        var rest = change.wrapped(origin: origin)
-        guard rest != 0 else { return }
-        let label = Purpose.wrap.block(id, transaction)
+        var rest = source.map { change.listeners & ~ChildMask.child($0) } ?? change.listeners
         while rest != 0 {
-            let child = first + rest.lowest
+            try plan.wrap(
+                keys, at: id.index, with: children, first + rest.lowest, Purpose.wrap.block(id, transaction), prf: prf)
             rest &= rest - 1
-            try plan.wrap(keys, at: id.index, with: children, child, label, prf: server.prf)
         }
     }
 
     /// The key of a node nobody listens below: a new one for newcomers, none otherwise.
-    private mutating func renew(level: Int, _ index: Int, isInhabited: Bool) {
+    private mutating func renew(_ keys: KeyTable, level: Int, _ index: Int, isInhabited: Bool) {
         if isInhabited {
-            server.keys[level].draw(at: index, random: server.random)
+            keys.draw(at: index, random: server.random)
         } else {
-            server.keys[level].wipe(at: index)
+            keys.wipe(at: index)
         }
         changed.append(NodeID(level: level, index: index))
     }
 
-    /// A root has a key even without members; when it has grown into a node like others, it has not.
-    mutating func forgetOldRoot() {
-        let level = server.announcedHeight
-        if level < server.height, server.present[level][0] == 0 { renew(level: level, 0, isInhabited: false) }
+    /// Gives the server back what was taken. A root has a key even without members; when it has grown into a node like
+    /// others, it has not.
+    mutating func finish() {
+        if announcedHeight < height, present[announcedHeight][0] == 0 {
+            renew(keys[announcedHeight], level: announcedHeight, 0, isInhabited: false)
+        }
+        swap(&present, &server.present)
     }
 
     /// What to tell the members, when there is something.
     mutating func update(follows previous: UInt64) -> Update? {
-        plan.begin(level: server.height + 1)
-        guard let root = plan.nodes.last, plan.starts[server.height] < plan.nodes.count else { return nil }
+        plan.begin(level: height + 1)
+        guard let root = plan.nodes.last, plan.starts[height] < plan.nodes.count else { return nil }
         let check = checkValue(
-            prf: server.prf, root: server.keys[server.height], at: 0, id: NodeID(level: server.height, index: 0),
+            prf: prf, root: keys[height], at: 0, id: NodeID(level: height, index: 0),
             transaction: transaction)
         return Update(
-            transaction: transaction, previous: previous, shape: server.shape, height: server.height, origin: origin,
+            transaction: transaction, previous: previous, shape: server.shape, height: height, origin: origin,
             isRootReplaced: root.isReplaced, check: check, plan: plan)
     }
 }

@@ -25,6 +25,8 @@ public final class KeyTreeServer {
     var present: [[ChildMask]]
     /// Slots that were ever used: all below this number.
     var used = 0
+    /// What there is room for.
+    private var extended = 0
     /// Slots below `used` without a member, and those about to lose theirs: the lowest is taken first.
     var free = SlotQueue()
     /// The height that members know of.
@@ -43,7 +45,7 @@ public final class KeyTreeServer {
         self.shape = shape
         self.random = random
         do { prf = try BlockPRF() } catch { throw .failed }
-        keys = [KeyTable(), KeyTable(count: 1)]
+        keys = [KeyTable(count: 0), KeyTable(count: 1)]
         present = [[], [0]]
         keys[1].draw(at: 0, random: random)
     }
@@ -52,7 +54,7 @@ public final class KeyTreeServer {
     public var capacity: Int { shape.spans[height] }
 
     /// Octets of memory taken by keys.
-    public var keyOctets: Int { keys.reduce(0) { $0 + $1.allocatedOctets } }
+    public var keyOctets: Int { keys.reduce(0) { $0 + $1.count * KeyTable.keySize } }
 
     /// The key of the whole group, 32 octets: the KEK of the transaction's PUSHes, or what it is derived from.
     public var groupKey: Secret {
@@ -119,11 +121,19 @@ public final class KeyTreeServer {
         present.append([hasMembers ? ChildMask.child(0) : 0])
     }
 
+    /// Makes room for at least so many keys of a level; a table grows by a quarter at least.
+    func makeRoom(level: Int, count: Int) {
+        let present = keys[level].count
+        if count > present { keys[level] = keys[level].extended(to: max(count, present + present / 4)) }
+    }
+
     /// Makes room for every slot that is used.
     func extend() {
+        guard used > extended else { return }
+        extended = used
         for level in 0...height {
             let count = (used + shape.spans[level] - 1) / shape.spans[level]
-            keys[level].extend(to: count)
+            makeRoom(level: level, count: count)
             if level > 0, present[level].count < count {
                 present[level].append(contentsOf: repeatElement(0, count: count - present[level].count))
             }

@@ -86,10 +86,10 @@ extension KeyTreeServer {
 
     /// A root always has a key; another node when there are members below it.
     private func hasKey(_ id: NodeID) -> Bool {
-        guard id.level <= announcedHeight, id.index < keys[id.level].count else { return false }
-        if id.level == announcedHeight { return true }
+        guard id.level <= announcedHeight else { return false }
+        if id.level == announcedHeight { return id.index == 0 }
         if id.level == 0 { return isMember(UInt32(id.index)) }
-        return present[id.level][id.index] != 0
+        return id.index < present[id.level].count && present[id.level][id.index] != 0
     }
 
     /// The tree as it was stored. What was noted since the last `commit` is lost.
@@ -108,7 +108,7 @@ extension KeyTreeServer {
         self.height = height
         announcedHeight = height
         while keys.count <= height {
-            keys.append(KeyTable())
+            keys.append(KeyTable(count: 0))
             present.append([])
         }
         // Which nodes have a key, to be compared with which should.
@@ -118,7 +118,7 @@ extension KeyTreeServer {
             guard level <= height, index < shape.spans[height] / shape.spans[level] else { throw .malformed }
             if known[level].count <= index {
                 known[level].append(contentsOf: repeatElement(false, count: index + 1 - known[level].count))
-                keys[level].extend(to: index + 1)
+                makeRoom(level: level, count: index + 1)
             }
             known[level][index] = record.key != nil
             if let key = record.key {
@@ -130,7 +130,7 @@ extension KeyTreeServer {
         }
         used = (known[0].lastIndex(of: true) ?? -1) + 1
         extend()
-        if keys[height].count == 0 { keys[height].extend(to: 1) }
+        makeRoom(level: height, count: 1)
         if present[height].isEmpty { present[height] = [0] }
         memberCount = known[0].count { $0 }
         var free: [UInt32] = []

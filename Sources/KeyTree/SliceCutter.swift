@@ -59,16 +59,19 @@ struct SliceCutter {
     /// Takes in all that has to do with the slots up to one. From the level on where both ends lie below the same node
     /// there is nothing more to take.
     private mutating func extend(to slot: Int, from previous: Int?) {
-        let plan = update.plan
         var child = slot
         for level in 1...update.height {
-            while targetEnds[level] < plan.targetStarts[level + 1], Int(plan.targets[targetEnds[level]]) <= child {
+            while targetEnds[level] < update.plan.targetStarts[level + 1],
+                Int(update.plan.targets[targetEnds[level]]) <= child
+            {
                 targetEnds[level] += 1
                 keys += 1
             }
             child /= update.shape.degree
-            while nodeEnds[level] < plan.starts[level + 1], Int(plan.nodes[nodeEnds[level]].index) <= child {
-                bits += update.bits(plan.nodes[nodeEnds[level]], level: level)
+            while nodeEnds[level] < update.plan.starts[level + 1],
+                Int(update.plan.nodes[nodeEnds[level]].index) <= child
+            {
+                bits += update.bits(update.plan.nodes[nodeEnds[level]], level: level)
                 nodeEnds[level] += 1
             }
             if let previous, previous / update.shape.spans[level] == child { return }

@@ -6,7 +6,9 @@ import Cryptography
 /// The changed nodes of a transaction and the wrapped keys, by level, in ascending order within a level.
 struct UpdatePlan {
     let wrapping: KeyWrapping
-    var nodes: [ChangedNode] = []
+    private(set) var nodes: [ChangedNode] = []
+    /// Whether any key steps forward: the codes of children are longer then.
+    private(set) var hasSteps = false
     /// Where the nodes of a level begin, and behind the root's level where they end.
     private(set) var starts: [Int]
     /// The children that keys are wrapped for: `targets[targetStarts[level]...]` for the nodes of that level.
@@ -24,12 +26,23 @@ struct UpdatePlan {
     /// Octets of one wrapped key.
     var width: Int { wrapping.width }
 
+    mutating func reserve(nodes count: Int) {
+        nodes.reserveCapacity(count)
+        targets.reserveCapacity(count)
+    }
+
+    mutating func append(_ node: ChangedNode) {
+        nodes.append(node)
+        if !node.isReplaced { hasSteps = true }
+    }
+
     mutating func begin(level: Int) {
         starts[level] = nodes.count
         targetStarts[level] = targets.count
     }
 
     /// Adds a new key, wrapped for one child.
+    @inline(__always)
     mutating func wrap(
         _ keys: KeyTable, at index: Int, with children: KeyTable, _ child: Int, _ label: PRFBlock, prf: BlockPRF
     ) throws(KeyTreeError) {
@@ -90,8 +103,7 @@ public struct Update {
     let height: Int
     let origin: KeyOrigin
     let isRootReplaced: Bool
-    /// Whether any key steps forward: the codes of children are longer then.
-    let hasSteps: Bool
+    var hasSteps: Bool { plan.hasSteps }
     let check: [UInt8]
     let plan: UpdatePlan
 
@@ -107,7 +119,6 @@ public struct Update {
         self.isRootReplaced = isRootReplaced
         self.check = check
         self.plan = plan
-        hasSteps = plan.nodes.contains { !$0.isReplaced }
     }
 
     /// Keys that are wrapped, each counted once.
@@ -175,6 +186,8 @@ private struct SliceWriter {
         self.last = last
         nodes = Array(repeating: 0, count: update.height + 1)
         targets = nodes
+        codes.reserve(octets: 32)
+        text.reserveCapacity(min(update.plan.targets.count * update.plan.width, 2_048))
         for level in 1...update.height {
             nodes[level] = update.plan.firstNode(level, from: first / update.shape.spans[level])
             targets[level] = update.plan.firstTarget(level, from: first / update.shape.spans[level - 1])

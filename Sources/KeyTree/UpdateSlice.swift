@@ -256,6 +256,8 @@ struct BitWriter {
     private(set) var octets: [UInt8] = []
     private var used = 8
 
+    mutating func reserve(octets count: Int) { octets.reserveCapacity(count) }
+
     mutating func bit(_ value: Bool) {
         if used == 8 {
             octets.append(0)
