@@ -3,11 +3,14 @@
 
 SWIFT ?= swift
 PYTHON ?= python3
+# What `make sim` runs.
+SEEDS ?= 1000
+FIRST ?= 1
 # Where `swift build` puts the programs.
 BUILD = .build/debug
 
 .DEFAULT_GOAL := help
-.PHONY: setup build test demo model lint clean help
+.PHONY: setup build test demo model sim lint clean help
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,8 +30,12 @@ demo: setup build ## A protected video stream over an emulated satellite, its ke
 model: ## Explore all states of a small phase 3 with Spin (spec/push.pml)
 	scripts/model.sh
 
+sim: ## The engines in virtual time under faults: SEEDS=n runs from FIRST=n
+	$(SWIFT) build -c release --scratch-path .build-release --product satsim
+	.build-release/release/satsim --seeds $(SEEDS) --first $(FIRST)
+
 lint: ## Look for format errors (swift format -i mends them)
 	$(SWIFT) format lint --strict --recursive Sources Tests Package.swift
 
 clean: ## Remove what the build made
-	rm -rf .build demo-out
+	rm -rf .build .build-release demo-out
