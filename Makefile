@@ -3,11 +3,14 @@
 
 SWIFT ?= swift
 PYTHON ?= python3
+# What `make sim` runs.
+SEEDS ?= 1000
+FIRST ?= 1
 # Where `swift build` puts the programs.
 BUILD = .build/debug
 
 .DEFAULT_GOAL := help
-.PHONY: setup build test demo model bench lint clean help
+.PHONY: setup build test demo model sim bench lint clean help
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,8 +34,12 @@ bench: ## Measure against limits and peers: make bench CASE=leave-bytes|batch-by
 	@$(SWIFT) build --configuration release --package-path bench --product bench
 	@bench/.build/release/bench $(or $(CASE),all)
 
+sim: ## The engines in virtual time under faults: SEEDS=n runs from FIRST=n
+	$(SWIFT) build -c release --scratch-path .build-release --product satsim
+	.build-release/release/satsim --seeds $(SEEDS) --first $(FIRST)
+
 lint: ## Look for format errors (swift format -i mends them)
 	$(SWIFT) format lint --strict --recursive Sources Tests bench/Sources Package.swift
 
 clean: ## Remove what the build made
-	rm -rf .build bench/.build demo-out
+	rm -rf .build .build-release bench/.build demo-out
