@@ -141,6 +141,7 @@ public final class GroupMember {
         for id in groups.keys.sorted() {
             guard let index = groups[id]?.sas.firstIndex(where: { $0.key == key }) else { continue }
             groups[id]?.sas[index].hasFailed = true
+            retryFailed(id, now: now)
             log(.error, "sa.failed", ["group": groups[id]?.name ?? "", "spi": spiText(key.spi)])
         }
         for index in pending.indices.dropFirst(taken) {

@@ -94,7 +94,8 @@ struct MemberGroup {
 
     /// The newest transaction of which every SA is in the data plane.
     var installed: UInt64 {
-        let failed = sas.filter { $0.hasFailed && $0.removeAt == nil }.map(\.transaction).min()
+        // Also one that is being replaced: senders may be using it still.
+        let failed = sas.filter(\.hasFailed).map(\.transaction).min()
         return failed.map { min($0 &- 1, receiver.complete) } ?? receiver.complete
     }
 
