@@ -191,6 +191,10 @@ public final class GroupMember {
         }
         pending.removeAll(keepingCapacity: true)
         taken = 0
+        for id in groups.keys where groups[id]?.sas.contains(where: \.hasFailed) == false {
+            let complete = groups[id]?.receiver.complete ?? 0
+            groups[id]?.lastInstalled = complete
+        }
         var next = endpointWait
         func consider(_ instant: Instant?) {
             guard let instant else { return }

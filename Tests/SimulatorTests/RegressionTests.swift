@@ -17,6 +17,7 @@ import Testing
         ("a member without dead peer detection asked a GCKS that had restarted for its profile for ever", 70),
         ("a profile that stayed unanswered was never sent again", 474),
         ("a member confirmed a transaction whose SAs its data plane had refused", 208),
+        ("a member confirmed more than it had after a refusal of SAs that came along with later ones", 369),
         ("SAs that the data plane had refused were never tried again", 101),
     ]
 
