@@ -18,6 +18,8 @@ extension GroupMember {
     /// How long repetitions under the KEK before a change are still heard: longer than any repair takes.
     private static let channelKept: Duration = .seconds(60)
 
+    /// From a refusal by the data plane to the next try.
+    private static let refusedInterval: Duration = .seconds(30)
     /// So many requests for a profile without any.
     private static let asksAtMost = 4
 
@@ -182,10 +184,17 @@ extension GroupMember {
                 groups[id]?.askAt = nil
                 groups[id]?.lastAskedAt = now
                 wanted.insert(id)
+                if groups[id]?.sas.contains(where: \.hasFailed) == true { retryFailed(id, now: now) }
             }
         }
         if !wanted.isEmpty, isAskingInVain(now: now) { return }
         if mustReport || !wanted.isEmpty { report(asking: wanted, now: now) }
+    }
+
+    /// What the data plane refused is tried again when the next profile comes: it is asked for until it works.
+    func retryFailed(_ id: UInt32, now: Instant) {
+        let askAt = groups[id]?.askAt ?? now + Self.refusedInterval
+        groups[id]?.askAt = askAt
     }
 
     /// A GCKS that does not answer several requests has forgotten our ISAKMP SA. Dead peer detection would find out,

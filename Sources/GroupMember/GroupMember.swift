@@ -141,6 +141,7 @@ public final class GroupMember {
         for id in groups.keys.sorted() {
             guard let index = groups[id]?.sas.firstIndex(where: { $0.key == key }) else { continue }
             groups[id]?.sas[index].hasFailed = true
+            retryFailed(id, now: now)
             log(.error, "sa.failed", ["group": groups[id]?.name ?? "", "spi": spiText(key.spi)])
         }
         for index in pending.indices.dropFirst(taken) {
@@ -190,6 +191,10 @@ public final class GroupMember {
         }
         pending.removeAll(keepingCapacity: true)
         taken = 0
+        for id in groups.keys where groups[id]?.sas.contains(where: \.hasFailed) == false {
+            let complete = groups[id]?.receiver.complete ?? 0
+            groups[id]?.lastInstalled = complete
+        }
         var next = endpointWait
         func consider(_ instant: Instant?) {
             guard let instant else { return }

@@ -94,9 +94,12 @@ struct MemberGroup {
 
     /// The newest transaction of which every SA is in the data plane.
     var installed: UInt64 {
-        let failed = sas.filter { $0.hasFailed && $0.removeAt == nil }.map(\.transaction).min()
-        return failed.map { min($0 &- 1, receiver.complete) } ?? receiver.complete
+        // Nobody says of which transaction an SA is that came along with another one. So nothing new counts until all
+        // of them work, also those that are being replaced, since senders may be using them still.
+        sas.contains(where: \.hasFailed) ? min(lastInstalled, receiver.complete) : receiver.complete
     }
+    /// As of the last time that the data plane had refused nothing.
+    var lastInstalled: UInt64 = 0
 
     /// More than a profile can name of what a member has let go of lately.
     private static let retiredLimit = 64

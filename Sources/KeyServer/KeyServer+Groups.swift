@@ -416,7 +416,9 @@ extension KeyServer {
     /// Ends the SAs that a transaction replaced, once every sender has confirmed it, and tells the members.
     private func retire(_ id: UInt32, now: Instant) {
         guard var group = groups[id] else { return }
-        let confirmed = group.confirmedBySenders
+        // This comes with every datagram, so the members are looked at only while something waits for them.
+        let isWaiting = group.data.contains { $0.transaction < group.transaction && $0.removeAt == nil }
+        let confirmed = isWaiting ? group.confirmedBySenders : 0
         let replaced = group.data.indices.filter {
             group.data[$0].transaction < confirmed && group.data[$0].removeAt == nil
         }

@@ -16,6 +16,9 @@ import Testing
         ("a receiver dropped the SA in use when many changes came at once", 221),
         ("a member without dead peer detection asked a GCKS that had restarted for its profile for ever", 70),
         ("a profile that stayed unanswered was never sent again", 474),
+        ("a member confirmed a transaction whose SAs its data plane had refused", 208),
+        ("a member confirmed more than it had after a refusal of SAs that came along with later ones", 369),
+        ("SAs that the data plane had refused were never tried again", 101),
     ]
 
     @Test(arguments: seeds) func theFaultIsGone(what: String, seed: UInt64) throws {
