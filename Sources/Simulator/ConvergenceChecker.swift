@@ -11,7 +11,8 @@ internal import KeyServer
 final class ConvergenceChecker: Checker {
     let name = "a: verdicts and current keys"
     /// From start to verdict: copies, answers, three repair rounds over 2 kbit/s, two unicasts, two probes, activation.
-    static let verdictTime: Duration = .seconds(180)
+    /// And four rounds of answering slots.
+    private let verdictTime: Duration
 
     private struct Pending {
         var startedAt: Instant
@@ -26,7 +27,13 @@ final class ConvergenceChecker: Checker {
     private var nextCheck = Instant.distantFuture
     private var lastRekeys: Set<String> = []
 
-    init(_ directory: Directory) { self.directory = directory }
+    init(_ directory: Directory) {
+        self.directory = directory
+        let windows = zip(directory.policies, directory.roles).map { policy, roles in
+            Duration.milliseconds(Int64(policy.slotMilliseconds)) * roles.count * 4
+        }
+        verdictTime = .seconds(180) + (windows.max() ?? .zero)
+    }
 
     func observe(_ observation: Observation, in simulation: Simulation) {
         switch observation {
@@ -52,7 +59,7 @@ final class ConvergenceChecker: Checker {
         pending[group, default: [:]][transaction] = Pending(startedAt: simulation.now, members: members)
         simulation.transactions += 1
         // A look at the end of its time, whatever else happens.
-        simulation.queue.schedule(.check, at: simulation.now + Self.verdictTime + .seconds(1))
+        simulation.queue.schedule(.check, at: simulation.now + verdictTime + .seconds(1))
     }
 
     private func ended(_ report: VerdictReport, _ simulation: Simulation) {
@@ -110,7 +117,7 @@ final class ConvergenceChecker: Checker {
     private func overdue(_ simulation: Simulation) {
         for (group, transactions) in pending.sorted(by: { $0.key < $1.key }) {
             for (transaction, state) in transactions.sorted(by: { $0.key < $1.key })
-            where simulation.now - state.startedAt > Self.verdictTime {
+            where simulation.now - state.startedAt > verdictTime {
                 simulation.violate(name, "no verdict on transaction \(transaction) of \(group)")
                 return
             }
