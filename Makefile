@@ -4,7 +4,7 @@
 SWIFT ?= swift
 PYTHON ?= python3
 # What `make sim` runs.
-SEEDS ?= 1000
+SEEDS ?= 500
 FIRST ?= 1
 # Where `swift build` puts the programs.
 BUILD = .build/debug
