@@ -37,7 +37,6 @@ extension KeyServer {
         group.data = newDataSAs(for: entry, transaction: group.transaction, activateAt: now, now: now)
         groups[entry.id] = group
         outputs.append(.persist(keyRecords(of: group)))
-        outputs.append(.keysChanged(group: entry.id))
         log(
             .info, "group.created",
             ["group": entry.name, "epoch": "\(rekeySA.epoch)", "members": "\(group.members.count)"])
@@ -165,7 +164,6 @@ extension KeyServer {
             reason: reason, activateAt: activateAt, removeAt: removeAt, now: now)
         groups[id] = group
         outputs.append(.persist(keyRecords(of: group)))
-        outputs.append(.keysChanged(group: id))
         log(
             .info, "rekey.started",
             [

@@ -14,8 +14,6 @@ public enum ServerOutput: Sendable {
     case ended(VerdictReport)
     /// An ISAKMP SA came up (for the key log, when it is switched on).
     case associationUp(AssociationID)
-    /// New group keys exist (for the key log).
-    case keysChanged(group: UInt32)
     /// Nothing more now; call `advance(to:)` at this instant at the latest.
     case wait(until: Instant?)
 }

@@ -240,7 +240,7 @@ public final class Simulation {
         case .ended(let report):
             verdicts += report.verdict == "confirmed" ? 1 : 0
             observe(.ended(report))
-        case .associationUp, .keysChanged, .wait: break
+        case .associationUp, .wait: break
         }
     }
 

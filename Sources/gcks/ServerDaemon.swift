@@ -103,7 +103,6 @@ final class ServerDaemon {
             case .associationUp(let id):
                 guard let keyLog, let (cookie, key) = server.exportableKey(id) else { continue }
                 keyLog.writePhase1(cookie: cookie, key: key)
-            case .keysChanged: break
             case .wait(let until):
                 timer?.set(until)
                 return

@@ -132,7 +132,7 @@ final class HostileMembers {
                 }
             case .log(let event): log.append(event)
             case .ended(let report): verdicts.append(report)
-            case .associationUp, .keysChanged: break
+            case .associationUp: break
             case .wait(let until):
                 wait = until
                 return

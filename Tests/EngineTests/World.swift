@@ -183,7 +183,7 @@ final class World {
             case .transmit(let datagram): transmit(datagram, from: serverTerminal)
             case .log(let event): log.append((now, "gcks", event))
             case .ended(let report): verdicts.append(report)
-            case .associationUp, .keysChanged: break
+            case .associationUp: break
             case .wait(let until):
                 serverWait = until
                 return
