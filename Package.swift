@@ -43,12 +43,14 @@ let package = Package(
         // C
         .systemLibrary(name: "COpenSSL", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
         .systemLibrary(name: "CLibevent", pkgConfig: "libevent_core", providers: [.apt(["libevent-dev"])]),
+        .systemLibrary(name: "CSQLite", pkgConfig: "sqlite3", providers: [.apt(["libsqlite3-dev"])]),
         .target(name: "CLinux"),
 
         // Ground
         module("Basics"),
         module("Cryptography", ["Basics", "COpenSSL"]),
         module("Store", ["Basics", "Cryptography"]),
+        module("SQLiteStore", ["Store", "Cryptography", "Basics", "CSQLite"]),
 
         // Protocol, sans-I/O
         module("ISAKMP", ["Basics"]),
@@ -85,8 +87,9 @@ let package = Package(
         .executableTarget(
             name: "gcks",
             dependencies: [
-                "KeyServer", "IKEv1", "Commands", "Control", "EventLoop", "Settings", "Store", "Cryptography", "Basics",
-                arguments, logging,
+                "KeyServer", "IKEv1", "Commands", "Control", "EventLoop", "Settings", "Store", "SQLiteStore",
+                "Cryptography",
+                "Basics", arguments, logging,
             ],
             swiftSettings: product),
         .executableTarget(
@@ -106,6 +109,7 @@ let package = Package(
         // Tests
         tests(of: "Basics"),
         tests(of: "LinkModel", ["Basics"]),
+        tests(of: "SQLiteStore", ["Store", "Cryptography", "Basics", "CSQLite"]),
         tests(of: "ISAKMP", ["Basics"]),
         tests(of: "EventLoop", ["Basics"]),
         tests(of: "FMKE", ["ISAKMP", "Cryptography", "Basics"]),

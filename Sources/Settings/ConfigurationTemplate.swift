@@ -16,6 +16,8 @@ enum ConfigurationTemplate {
             satellite-interface: \(provisioning.satelliteInterface)   # where multicasts go out
             signing-key-file: signing-key.pem
             provisioning-key-file: provisioning.key   # `psk: derived` computes each client's key from it
+            state-file: state.db              # what a restart must know, sealed with the master key
+            master-key-file: master.key
             # control-socket: /run/satipsec/gcks.sock
 
             # phase1:

@@ -141,6 +141,8 @@ public struct Provisioning {
         let provisioningPath = Files.resolve("provisioning.key", from: folder)
         let fresh = ProvisioningKey.hexadecimal(Secret(random: random, count: 32))
         try make(provisioningPath, fresh.revealed() + [0x0a], isSecret: true)  // into its file
+        let masterKey = ProvisioningKey.hexadecimal(Secret(random: random, count: 32))
+        try make(Files.resolve("master.key", from: folder), masterKey.revealed() + [0x0a], isSecret: true)  // likewise
         try make(
             configurationPath, Array(ConfigurationTemplate.server(server, self).utf8), isSecret: false)
         guard !clients.isEmpty else { return steps }

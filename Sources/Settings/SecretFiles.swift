@@ -53,6 +53,37 @@ struct SecretFiles {
 
     private static let advice = "make one with openssl rand -hex 32"
 
+    /// The key that seals the key server's state: 64 hexadecimal digits, and a line feed.
+    func masterKey(_ path: String, at place: Place) -> Secret? {
+        guard var octets = read(path, at: place, octetsAtMost: Self.keyOctetsAtMost) else { return nil }
+        defer { wipe(&octets) }
+        if octets.last == 0x0a { octets.removeLast() }
+        var key: [UInt8] = []
+        defer { wipe(&key) }
+        key.reserveCapacity(32)
+        for position in stride(from: 0, to: octets.count - 1, by: 2) {
+            guard let high = Self.digit(octets[position]), let low = Self.digit(octets[position + 1]) else { break }
+            key.append(high << 4 | low)
+        }
+        guard octets.count == 64, key.count == 32 else {
+            problems.add(
+                place, "\(path) does not hold 64 hexadecimal digits alone",
+                instead:
+                    "make one with openssl rand -hex 32; for a state that exists, bring back the key it was made with")
+            return nil
+        }
+        return Secret(key)
+    }
+
+    private static func digit(_ octet: UInt8) -> UInt8? {
+        switch octet {
+        case 0x30...0x39: octet - 0x30
+        case 0x41...0x46: octet - 0x41 + 10
+        case 0x61...0x66: octet - 0x61 + 10
+        default: nil
+        }
+    }
+
     /// The key that the GCKS signs with, PEM.
     func signingKey(_ path: String, at place: Place) -> SigningKey? {
         guard var octets = read(path, at: place, octetsAtMost: Self.signingKeyOctetsAtMost) else { return nil }

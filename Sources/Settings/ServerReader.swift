@@ -9,7 +9,7 @@ internal import KeyServer
 struct ServerReader {
     static let keys = [
         "identity", "address", "port", "nat-port", "satellite-interface", "control-socket", "signing-key-file",
-        "provisioning-key-file", "phase1", "clients", "ranges", "groups",
+        "provisioning-key-file", "state-file", "master-key-file", "phase1", "clients", "ranges", "groups",
     ]
     private static let clientKeys = ["name", "address", "psk", "psk-file", "suites", "legacy"]
     private static let rangeKeys = ["name", "addresses", "psk-file", "suites", "legacy", "members"]
@@ -33,6 +33,7 @@ struct ServerReader {
         let socket = top.controlSocket(folder: folder, default: ServerSettings.defaultControlSocket)
         let keyFile = top.required("signing-key-file", .text)
         let key = keyFile.flatMap { secrets.signingKey($0, at: top.place(of: "signing-key-file")) }
+        let state = stateSettings()
         let phase1 = Phase1Settings(top.mapping("phase1", keys: Phase1Settings.keys))
         let clients = Clients(reader: self, phase1: phase1, server: address)
         var groups = GroupReader(top: top, clients: clients.names, isV4: address.map(\.isV4), port: port)
@@ -41,8 +42,18 @@ struct ServerReader {
         return ServerSettings(
             identity: identity, listenAddress: address, port: port, natPort: natPort, satelliteInterface: interface,
             controlSocket: socket, signingKeyFile: Files.resolve(keyFile, from: folder), signingKey: key,
-            phase1: phase1,
+            phase1: phase1, state: state,
             inventory: Inventory(clients: clients.entries, ranges: clients.ranges, groups: entries))
+    }
+
+    /// nil when the file names no state; one key alone is a mistake.
+    private func stateSettings() -> StateSettings? {
+        guard top.has("state-file") || top.has("master-key-file") else { return nil }
+        guard let file = top.required("state-file", .text), let keyFile = top.required("master-key-file", .text) else {
+            return nil
+        }
+        guard let key = secrets.masterKey(keyFile, at: top.place(of: "master-key-file")) else { return nil }
+        return StateSettings(file: Files.resolve(file, from: folder), masterKey: key)
     }
 
     /// The clients and ranges, and the names that groups may use.

@@ -21,6 +21,8 @@ public struct ServerSettings {
     public var signingKeyFile: String
     public var signingKey: SigningKey
     public var phase1: Phase1Settings
+    /// Where what a restart must know is kept; nil: in memory alone.
+    public var state: StateSettings?
     public var inventory: Inventory
 
     public static let defaultPath = "/etc/satipsec/gcks.yaml"
@@ -53,6 +55,14 @@ public struct ServerSettings {
     public static func controlSocket(inFile path: String) throws(SettingsError) -> String {
         try ConfigurationFile.controlSocket(path, keys: ServerReader.keys, default: defaultControlSocket)
     }
+}
+
+/// The file that a key server keeps its records in, and the key that seals them.
+public struct StateSettings {
+    /// As the daemon finds it, not relative any more.
+    public var file: String
+    /// 32 octets.
+    public var masterKey: Secret
 }
 
 /// What both configuration files have in common.

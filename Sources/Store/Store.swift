@@ -4,7 +4,7 @@ public import Cryptography
 
 // Store owns what must outlive a message: the records that engines hand out before the sends that depend on them. An
 // engine never waits for a disk: it gives `.persist(records)` and, behind it, the `.transmit`; the driver keeps that
-// order. Here is the interface and an implementation in memory.
+// order. Here are the interface, an implementation in memory, and the seal under which values leave the process.
 
 /// One thing to remember: a name such as `group/7/sequence` and its value. The value may hold keys, so it is a secret.
 public struct Record: Sendable, Equatable {
@@ -27,10 +27,28 @@ public protocol RecordStore: AnyObject {
 }
 
 public enum StoreError: Error, Hashable, Sendable {
-    /// The medium failed or is full.
-    case unavailable
-    /// A value does not have the form that this version writes.
+    /// The medium failed or is full; with what the system says.
+    case unavailable(String)
+    /// Another process has it open.
+    case inUse
+    /// It is sealed with another master key. Nothing was changed.
+    case wrongKey
+    /// It is not a store of ours, or of a later version of this program; with what was found. Nothing was changed.
+    case unknownFormat(String)
+    /// A value does not have the form that this version writes, or its seal is broken.
     case corrupt
+}
+
+extension StoreError: CustomStringConvertible {
+    public var description: String {
+        switch self {
+        case .unavailable(let reason): "it cannot be read or written: \(reason)"
+        case .inUse: "another daemon is running: it has this file open"
+        case .wrongKey: "it is sealed with another master key; nothing was changed. Give the key that it was made with"
+        case .unknownFormat(let found): "it is no state of this version (\(found)); nothing was changed"
+        case .corrupt: "a record in it is damaged, or was changed by somebody without the master key"
+        }
+    }
 }
 
 /// Remembers for the life of the process.

@@ -8,6 +8,7 @@ internal import Foundation
 internal import IKEv1
 internal import KeyServer
 internal import Logging
+internal import SQLiteStore
 internal import Settings
 internal import Store
 
@@ -17,7 +18,7 @@ final class ServerDaemon {
     private let loop: EventLoop
     private let logger: Logger
     private let keyLog: KeyLog?
-    private let store = MemoryStore()
+    private let store: any RecordStore
     private let server: KeyServer
     private var timer: LoopTimer?
     private var sockets: [UInt16: UDPSocket] = [:]
@@ -25,6 +26,8 @@ final class ServerDaemon {
     private var unsent = LogLimiter()
     /// Who waits for the verdict of which transactions.
     private var waiting: [Waiter] = []
+    /// Why nothing more is sent.
+    private var failure: StateFailure?
 
     private struct Waiter {
         let reply: ControlReply
@@ -40,6 +43,7 @@ final class ServerDaemon {
         self.keyLog = keyLog
         self.logger = logger
         loop = try EventLoop()
+        store = try Self.openStore(settings.state)
         var configuration = KeyServer.Configuration(
             identity: settings.identity, address: SocketAddress(settings.listenAddress, settings.port),
             signingKey: settings.signingKey, inventory: settings.inventory,
@@ -49,6 +53,15 @@ final class ServerDaemon {
         configuration.deadPeerInterval = settings.deadPeerInterval
         configuration.allowsKeyExport = keyLog != nil
         server = try KeyServer(configuration, records: store, random: SystemRandom(), now: loop.now)
+    }
+
+    private static func openStore(_ state: StateSettings?) throws -> any RecordStore {
+        guard let state else { return MemoryStore() }
+        do {
+            return try SQLiteStore(path: state.file, masterKey: state.masterKey, random: SystemRandom())
+        } catch {
+            throw StateFailure(file: state.file, reason: error)
+        }
     }
 
     /// Serves until SIGINT or SIGTERM.
@@ -80,9 +93,14 @@ final class ServerDaemon {
                 "clients": "\(settings.inventory.clients.count)", "groups": "\(settings.inventory.groups.count)",
                 "interface": "\(settings.satelliteInterface)",
             ])
+        if settings.state == nil {
+            logger.warning(
+                "state.in-memory", metadata: ["remedy": "set state-file and master-key-file"])
+        }
         pump()
         try loop.run()
         control?.close()
+        if let failure { throw failure }
     }
 
     // MARK: The engine
@@ -92,22 +110,49 @@ final class ServerDaemon {
         pump()
     }
 
-    /// Does what the engine wants, in its order: a record is stored before the send that depends on it.
+    /// Does what the engine wants. A record is on the disk before the send that depends on it: all records of this
+    /// round go first, in one transaction.
     private func pump() {
-        while true {
+        guard failure == nil else { return }
+        var outputs: [ServerOutput] = []
+        var records: [Record] = []
+        var wake: Instant?
+        collecting: while true {
             switch server.poll() {
-            case .persist(let records): store.put(records)
-            case .transmit(let datagram): send(datagram)
-            case .log(let event): logger.report(event)
-            case .ended(let report): settle(report)
-            case .associationUp(let id):
-                guard let keyLog, let (cookie, key) = server.exportableKey(id) else { continue }
-                keyLog.writePhase1(cookie: cookie, key: key)
+            case .persist(let some): records += some
             case .wait(let until):
-                timer?.set(until)
-                return
+                wake = until
+                break collecting
+            case let output: outputs.append(output)
             }
         }
+        do {
+            try store.put(records)
+        } catch {
+            return fail(error)
+        }
+        for output in outputs { perform(output) }
+        timer?.set(wake)
+    }
+
+    private func perform(_ output: ServerOutput) {
+        switch output {
+        case .transmit(let datagram): send(datagram)
+        case .log(let event): logger.report(event)
+        case .ended(let report): settle(report)
+        case .associationUp(let id):
+            guard let keyLog, let (cookie, key) = server.exportableKey(id) else { return }
+            keyLog.writePhase1(cookie: cookie, key: key)
+        case .persist, .wait: break  // taken by `pump`
+        }
+    }
+
+    /// What cannot be recorded must not be sent: the daemon ends, and clients go on with the keys that they have.
+    private func fail(_ error: StoreError) {
+        let failure = StateFailure(file: settings.state?.file ?? "", reason: error)
+        self.failure = failure
+        logger.critical("state.failed", metadata: ["file": "\(failure.file)", "reason": "\(error)"])
+        loop.stop()
     }
 
     private func send(_ datagram: Datagram) {
@@ -215,4 +260,12 @@ final class ServerDaemon {
         }
         waiting.removeAll { $0.open.isEmpty }
     }
+}
+
+/// The file of the state does not do what it must.
+private struct StateFailure: Error, CustomStringConvertible {
+    let file: String
+    let reason: StoreError
+
+    var description: String { "\(file): \(reason)" }
 }

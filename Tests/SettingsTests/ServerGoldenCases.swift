@@ -16,8 +16,36 @@ extension GoldenCases {
                 """,
             says: """
                 gcks.yaml:2:1: banana: is not a known key; known here are identity, address, port, nat-port, \
-                satellite-interface, control-socket, signing-key-file, provisioning-key-file, phase1, clients, \
-                ranges, groups
+                satellite-interface, control-socket, signing-key-file, provisioning-key-file, state-file, \
+                master-key-file, phase1, clients, ranges, groups
+                """),
+        Case(
+            "state without its key",
+            replace: "identity: hub",
+            by: """
+                identity: hub
+                state-file: state.db
+                """,
+            says: "gcks.yaml:1:1: master-key-file: is missing; add master-key-file: to this mapping"),
+        Case(
+            "master key without a state",
+            replace: "identity: hub",
+            by: """
+                identity: hub
+                master-key-file: master.key
+                """,
+            says: "gcks.yaml:1:1: state-file: is missing; add state-file: to this mapping"),
+        Case(
+            "master key that is none",
+            replace: "identity: hub",
+            by: """
+                identity: hub
+                state-file: state.db
+                master-key-file: strong.psk
+                """,
+            says: """
+                gcks.yaml:3:18: master-key-file: strong.psk does not hold 64 hexadecimal digits alone; make one with \
+                openssl rand -hex 32; for a state that exists, bring back the key it was made with
                 """),
         Case(
             "unknown key in a group",

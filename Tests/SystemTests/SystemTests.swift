@@ -27,6 +27,6 @@ import Testing
         let lines = text.split(separator: "\n")
         #expect(process.terminationStatus == 0, "\(text)")
         #expect(!lines.contains { $0.hasPrefix("FAILED") }, "\(text)")
-        #expect(lines.count { $0.hasPrefix("ok: ") } == 43, "\(text)")
+        #expect(lines.count { $0.hasPrefix("ok: ") } == 50, "\(text)")
     }
 }

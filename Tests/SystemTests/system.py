@@ -77,6 +77,7 @@ class SystemTest(Checks):
                             "retry: {first: 500ms, most: 2s}\n")
             self.secrets[f"key of {name}"] = (self.folder / name / f"{name}.psk").read_text().strip()
         self.secrets["provisioning key"] = (gcks / "provisioning.key").read_text().strip()
+        self.secrets["master key"] = (gcks / "master.key").read_text().strip()
 
     # The chapters
 
@@ -163,11 +164,16 @@ class SystemTest(Checks):
             self.check(f"{node}: a second daemon is refused in a clear sentence",
                        done.returncode == 1 and "another daemon is running" in done.stderr, done)
             other = self.segment.config(node).with_name("other.yaml")
-            other.write_text(re.sub(r"control-socket: \S+", "control-socket: other.sock",
-                                    self.segment.config(node).read_text()))
+            text = re.sub(r"control-socket: \S+", "control-socket: other.sock", self.segment.config(node).read_text())
+            other.write_text(text)
+            if node == "gcks":
+                done = self.segment.command(node, word, config=other)
+                self.check("gcks: nor with another control socket, by the state", done.returncode == 1
+                           and "state.db: another daemon is running" in done.stderr, done)
+                other.write_text(text.replace("state.db", "other.db"))
             done = self.segment.command(node, word, config=other)
             what = "UDP 0.0.0.0:848" if node == "gcks" else "tun0"
-            self.check(f"{node}: also with another control socket, by {what}", done.returncode == 1
+            self.check(f"{node}: nor with all of that its own, by {what}", done.returncode == 1
                        and what in done.stderr and "another program has it" in done.stderr, done)
         answers = [self.segment.command(node, "status").returncode for node in own]
         flow = self.segment.flows()
@@ -231,6 +237,31 @@ class SystemTest(Checks):
                    all(self.segment.logged("gcks", "client.gone", f"client={name}", "the peer ended it")
                        for name in HOSTS), self.segment.log("gcks")[-5:])
         self.lab.stop("witness")
+
+    def revocation_lasts(self) -> None:
+        """A revoked client stays out, also when the key server is killed and comes back."""
+        for name in ("gcks", *HOSTS):
+            self.segment.start(name)
+        self.within("all daemons back: current again", 20, self.all_current, self.state)
+        done = self.segment.command("gcks", "revoke", "site", "--wait")
+        self.check("gcks revoke --wait: confirmed, exit status 0", done.returncode == 0, done)
+        self.lab.stop("gcks", signal.SIGKILL)
+        self.segment.start("gcks")
+
+        def states() -> dict[str, str]:
+            return {client["name"]: client["state"] for client in self.segment.ask("gcks", "clients")}
+
+        self.within("GCKS killed and back: the other client registers, the revoked one does not", 20,
+                    lambda: states() == {"hub": "registered", "site": "revoked"}, self.state)
+        self.within("and it is turned away when it tries", 20,
+                    lambda: self.segment.logged("gcks", "unknownPeer"), self.state)
+        codes = {name: self.lab.stop(name) for name in ("site", "hub", "gcks")}
+        self.check("SIGTERM ends the daemons again", set(codes.values()) == {0}, codes)
+        path = self.folder / "gcks" / "master.key"
+        path.write_text("00" * 32)
+        done = self.segment.command("gcks", "serve")
+        self.check("another master key is refused in a clear sentence", done.returncode == 1
+                   and "state.db: it is sealed with another master key" in done.stderr, done)
 
     # Key log and secrets
 
@@ -324,6 +355,7 @@ class SystemTest(Checks):
         self.client_dies()
         self.shut_down()
         self.key_log()
+        self.revocation_lasts()
         self.no_secrets()
 
 

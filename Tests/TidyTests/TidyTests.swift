@@ -136,6 +136,7 @@ extension TidyTests {
         "Basics": [],
         "Cryptography": ["Basics", "COpenSSL"],
         "Store": ["Basics", "Cryptography"],
+        "SQLiteStore": ["Store", "Cryptography", "Basics", "CSQLite", "Glibc"],
         "ISAKMP": ["Basics"],
         "IKEv1": ["ISAKMP", "Cryptography", "Basics"],
         "FMKE": ["ISAKMP", "IKEv1", "Cryptography", "Basics"],
@@ -157,8 +158,8 @@ extension TidyTests {
         ],
         "Commands": ["Control", "Settings", "ArgumentParser", "Logging"],
         "gcks": [
-            "KeyServer", "IKEv1", "Commands", "Control", "EventLoop", "Settings", "Store", "Cryptography", "Basics",
-            "ArgumentParser", "Logging", "Foundation",
+            "KeyServer", "IKEv1", "Commands", "Control", "EventLoop", "Settings", "Store", "SQLiteStore",
+            "Cryptography", "Basics", "ArgumentParser", "Logging", "Foundation",
         ],
         "satipsec": [
             "GroupMember", "DataPlane", "ESP", "IKEv1", "Commands", "Control", "EventLoop", "Settings", "Cryptography",
