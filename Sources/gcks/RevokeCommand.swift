@@ -10,8 +10,8 @@ struct RevokeCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "revoke", abstract: "Take a client's authorisation away and rekey all its groups.",
         discussion: """
-            With --wait the exit code is 0 when every remaining member confirmed, 2 when some are named that did not. \
-            The client stays out until the key server starts again: remove it from the configuration file, too.
+            With --wait the exit code is 0 when every remaining member confirmed, 2 when some are named that did not, \
+            with what is done about each. The client stays out as long as the key server's state file is there.
             """)
 
     @Argument(help: "The client's name.")

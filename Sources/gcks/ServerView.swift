@@ -100,6 +100,14 @@ enum ServerView {
         value["verdict"].string == "unconfirmed" ? ExitStatus.degraded : ExitStatus.fine
     }
 
+    /// What happens with a member that is not confirmed, by the reason.
+    private static let whatIsDone = [
+        "silent": "it gets the keys by unicast as soon as it is heard",
+        "refused": "it lives, and its log says why; it gets the keys again when it asks",
+        "unreachable": "it gets the keys when it registers again",
+        "revoked": "it is out",
+    ]
+
     private static func oneVerdict(_ report: JSONValue) -> String {
         let confirmed = report["confirmed"].elements.count
         let unconfirmed = report["unconfirmed"].elements
@@ -113,7 +121,9 @@ enum ServerView {
                 unicasts \(report["unicasts"].text))
                 """) + "\n"
         for member in unconfirmed {
-            text += TextTable.printable("  unconfirmed: \(member["client"].text) (\(member["reason"].text))") + "\n"
+            let reason = member["reason"].text
+            let next = whatIsDone[reason].map { ": \($0)" } ?? ""
+            text += TextTable.printable("  unconfirmed: \(member["client"].text) (\(reason))\(next)") + "\n"
         }
         for name in report["absent"].elements {
             text += TextTable.printable("  absent: \(name.text) (gets the keys when it registers)") + "\n"

@@ -81,7 +81,7 @@ import Testing
             ServerView.verdict(value) == """
                 group news: confirmed by 1 of 2 members in 4.2s \
                 (transaction 43, epoch 3, rounds 3, datagrams 9, unicasts 1)
-                  unconfirmed: site2 (silent)
+                  unconfirmed: site2 (silent): it gets the keys by unicast as soon as it is heard
                   absent: site3 (gets the keys when it registers)
 
                 """)
