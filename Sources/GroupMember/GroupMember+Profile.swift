@@ -86,9 +86,7 @@ extension GroupMember {
         var items = [rekeyItem]
         for (position, item) in Self.origins(of: section.dataSAs, in: section.membership.transaction).enumerated() {
             let sa = item.sa
-            // They come oldest first: one that we missed stands before those behind it that we hold.
-            let later = Set(section.dataSAs[(position + 1)...].map(\.spi))
-            let next = groups[id]?.sas.first { later.contains($0.key.spi) }
+            let next = newerHeld(than: position, of: section.dataSAs, in: id)
             let code = install(
                 sa, in: id, transaction: min(item.transaction, next?.transaction ?? .max), before: next?.key,
                 activateIn: .milliseconds(Int64(sa.activateInMilliseconds)),
@@ -161,6 +159,13 @@ extension GroupMember {
             let isOwn = !sas[(index + 1)...].contains { $0.selector == sa.selector }
             return (sa, isOwn ? transaction : transaction - min(transaction, 1))
         }
+    }
+
+    /// Messages name SAs oldest first: one that we missed stands before those behind it that we hold.
+    /// - Returns: the first of those; nil when we hold none.
+    func newerHeld(than position: Int, of sas: [DataSA], in id: UInt32) -> MemberSA? {
+        let later = Set(sas[(position + 1)...].map(\.spi))
+        return groups[id]?.sas.first { later.contains($0.key.spi) }
     }
 
     /// Takes a data SA in, or brings the times of a known one up to date.

@@ -108,9 +108,10 @@ extension GroupMember {
         }
         if let rekeySA = update.rekeySA { change(to: rekeySA, in: id, now: now) }
         var isWhole = true
-        for (sa, origin) in Self.origins(of: update.dataSAs, in: transaction) {
+        for (position, item) in Self.origins(of: update.dataSAs, in: transaction).enumerated() {
+            let next = newerHeld(than: position, of: update.dataSAs, in: id)
             let code = install(
-                sa, in: id, transaction: origin,
+                item.sa, in: id, transaction: min(item.transaction, next?.transaction ?? .max), before: next?.key,
                 activateIn: .milliseconds(Int64(header.activateInMilliseconds)), removeIn: nil, now: now)
             if !code.isGood { isWhole = false }
         }

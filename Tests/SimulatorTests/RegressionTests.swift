@@ -19,6 +19,8 @@ import Testing
         ("a member confirmed a transaction whose SAs its data plane had refused", 208),
         ("a member confirmed more than it had after a refusal of SAs that came along with later ones", 369),
         ("SAs that the data plane had refused were never tried again", 101),
+        ("a sender moved back to an SA that a PUSH carried along and that it had missed", 5954),
+        ("the same, with a profile in between", 7298),
     ]
 
     @Test(arguments: seeds) func theFaultIsGone(what: String, seed: UInt64) throws {
