@@ -60,6 +60,7 @@ extension GroupMember {
         generation?.parts.insert(message.part)
         generation?.groups.formUnion(message.groups.map(\.group))
         guard let generation, generation.parts.count == Int(message.partCount) else { return }
+        profileDueAt = nil
         for id in groups.keys.sorted() where !generation.groups.contains(id) { leave(id, why: "not in the profile") }
         if readyAfter == nil, let firstDatagramAt, !groups.isEmpty {
             readyAfter = now - firstDatagramAt

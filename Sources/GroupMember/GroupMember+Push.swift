@@ -201,14 +201,20 @@ extension GroupMember {
     /// A GCKS that does not answer several requests has forgotten our ISAKMP SA. Dead peer detection would find out,
     /// but whether it is in use was agreed in messages that nothing protected. So we begin again.
     private func isAskingInVain(now: Instant) -> Bool {
-        guard case .registered(let association) = connection else { return false }
+        guard case .registered = connection else { return false }
         unansweredAsks += 1
         guard unansweredAsks > Self.asksAtMost else { return false }
-        unansweredAsks = 0
+        giveUpOnGCKS(now: now)
+        return true
+    }
+
+    /// Ends the ISAKMP SA that the GCKS seems to have forgotten, and begins again.
+    func giveUpOnGCKS(now: Instant) {
+        (unansweredAsks, profileDueAt) = (0, nil)
+        guard case .registered(let association) = connection else { return }
         log(.warning, "gcks.silent", ["gcks": "\(configuration.gcks)"])
         endpoint.close(association, now: now)
         drainEndpoint(now: now)
-        return true
     }
 
     /// Queues a STATUS behind the changes to the data plane that it reports on.

@@ -21,6 +21,7 @@ import Testing
         ("SAs that the data plane had refused were never tried again", 101),
         ("a sender moved back to an SA that a PUSH carried along and that it had missed", 5954),
         ("the same, with a profile in between", 7298),
+        ("a client that got no profile before the GCKS died waited for it for ever", 7494),
     ]
 
     @Test(arguments: seeds) func theFaultIsGone(what: String, seed: UInt64) throws {
