@@ -329,7 +329,7 @@ public final class Simulation {
         hash.event(4, who.utf8.count, at: now)
         hash.add(event.name.utf8)
         for field in event.fields { hash.add(field.value.utf8) }
-        if recent.count < 400 {
+        if recent.count < 4_000 {
             recent.append((now, who, event))
         } else {
             recent[recentStart] = (now, who, event)
