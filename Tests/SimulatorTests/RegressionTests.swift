@@ -21,6 +21,8 @@ import Testing
         ("SAs that the data plane had refused were never tried again", 101),
         ("a sender moved back to an SA that a PUSH carried along and that it had missed", 5954),
         ("the same, with a profile in between", 7298),
+        ("a sender stayed on one flow with the SA that a revocation ended, its successor left out for room", 5268),
+        ("the same in a row of revocations", 3833),
         ("a client that got no profile before the GCKS died waited for it for ever", 7494),
     ]
 
