@@ -60,6 +60,7 @@ extension GroupMember {
         generation?.parts.insert(message.part)
         generation?.groups.formUnion(message.groups.map(\.group))
         guard let generation, generation.parts.count == Int(message.partCount) else { return }
+        profileDueAt = nil
         for id in groups.keys.sorted() where !generation.groups.contains(id) { leave(id, why: "not in the profile") }
         if readyAfter == nil, let firstDatagramAt, !groups.isEmpty {
             readyAfter = now - firstDatagramAt
@@ -86,9 +87,7 @@ extension GroupMember {
         var items = [rekeyItem]
         for (position, item) in Self.origins(of: section.dataSAs, in: section.membership.transaction).enumerated() {
             let sa = item.sa
-            // They come oldest first: one that we missed stands before those behind it that we hold.
-            let later = Set(section.dataSAs[(position + 1)...].map(\.spi))
-            let next = groups[id]?.sas.first { later.contains($0.key.spi) }
+            let next = newerHeld(than: position, of: section.dataSAs, in: id)
             let code = install(
                 sa, in: id, transaction: min(item.transaction, next?.transaction ?? .max), before: next?.key,
                 activateIn: .milliseconds(Int64(sa.activateInMilliseconds)),
@@ -161,6 +160,13 @@ extension GroupMember {
             let isOwn = !sas[(index + 1)...].contains { $0.selector == sa.selector }
             return (sa, isOwn ? transaction : transaction - min(transaction, 1))
         }
+    }
+
+    /// Messages name SAs oldest first: one that we missed stands before those behind it that we hold.
+    /// - Returns: the first of those; nil when we hold none.
+    func newerHeld(than position: Int, of sas: [DataSA], in id: UInt32) -> MemberSA? {
+        let later = Set(sas[(position + 1)...].map(\.spi))
+        return groups[id]?.sas.first { later.contains($0.key.spi) }
     }
 
     /// Takes a data SA in, or brings the times of a known one up to date.

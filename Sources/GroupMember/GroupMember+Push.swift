@@ -108,9 +108,10 @@ extension GroupMember {
         }
         if let rekeySA = update.rekeySA { change(to: rekeySA, in: id, now: now) }
         var isWhole = true
-        for (sa, origin) in Self.origins(of: update.dataSAs, in: transaction) {
+        for (position, item) in Self.origins(of: update.dataSAs, in: transaction).enumerated() {
+            let next = newerHeld(than: position, of: update.dataSAs, in: id)
             let code = install(
-                sa, in: id, transaction: origin,
+                item.sa, in: id, transaction: min(item.transaction, next?.transaction ?? .max), before: next?.key,
                 activateIn: .milliseconds(Int64(header.activateInMilliseconds)), removeIn: nil, now: now)
             if !code.isGood { isWhole = false }
         }
@@ -200,14 +201,20 @@ extension GroupMember {
     /// A GCKS that does not answer several requests has forgotten our ISAKMP SA. Dead peer detection would find out,
     /// but whether it is in use was agreed in messages that nothing protected. So we begin again.
     private func isAskingInVain(now: Instant) -> Bool {
-        guard case .registered(let association) = connection else { return false }
+        guard case .registered = connection else { return false }
         unansweredAsks += 1
         guard unansweredAsks > Self.asksAtMost else { return false }
-        unansweredAsks = 0
+        giveUpOnGCKS(now: now)
+        return true
+    }
+
+    /// Ends the ISAKMP SA that the GCKS seems to have forgotten, and begins again.
+    func giveUpOnGCKS(now: Instant) {
+        (unansweredAsks, profileDueAt) = (0, nil)
+        guard case .registered(let association) = connection else { return }
         log(.warning, "gcks.silent", ["gcks": "\(configuration.gcks)"])
         endpoint.close(association, now: now)
         drainEndpoint(now: now)
-        return true
     }
 
     /// Queues a STATUS behind the changes to the data plane that it reports on.

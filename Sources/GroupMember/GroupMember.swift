@@ -70,6 +70,8 @@ public final class GroupMember {
     var reportCount: UInt64 = 0
     /// How often a profile was asked for since the last one came.
     var unansweredAsks = 0
+    /// Until when the first profile under the present ISAKMP SA must be here; nil when it is.
+    var profileDueAt: Instant?
     var drops = DropCounters()
     var lastFailure: String?
     var firstDatagramAt: Instant?
@@ -133,6 +135,7 @@ public final class GroupMember {
             connect(now: now)
             drainEndpoint(now: now)
         }
+        if let profileDueAt, profileDueAt <= now { giveUpOnGCKS(now: now) }
         advanceGroups(to: now)
     }
 
@@ -170,6 +173,7 @@ public final class GroupMember {
     public func shutDown(now: Instant) {
         if case .registered(let id) = connection { endpoint.close(id, now: now) }
         connection = .idle
+        profileDueAt = nil
         drainEndpoint(now: now)
         for id in groups.keys.sorted() { leave(id, why: "shutdown") }
         output(.data(.removeAll))
@@ -201,6 +205,7 @@ public final class GroupMember {
             next = min(next ?? instant, instant)
         }
         if case .waiting(let until) = connection { consider(until) }
+        consider(profileDueAt)
         for group in groups.values {
             consider(group.nextDeadline())
             consider(group.receiver.due)
@@ -212,6 +217,10 @@ public final class GroupMember {
     public func exportableKey(_ id: AssociationID) -> (cookie: UInt64, key: Secret)? { endpoint.exportableKey(id) }
 
     // MARK: Registration
+
+    /// The GCKS repeats a profile until it is acknowledged or the client is gone. So one that sends none for so long
+    /// does not know us any more.
+    private static let profileWait: Duration = .seconds(120)
 
     func output(_ output: MemberOutput) { pending.append(.ready(output)) }
 
@@ -266,6 +275,7 @@ public final class GroupMember {
         failures = 0
         reportCount = 0
         unansweredAsks = 0
+        profileDueAt = now + Self.profileWait
         lastFailure = nil
         output(.associationUp(info.id))
         log(
@@ -286,6 +296,7 @@ public final class GroupMember {
 
     private func ended(_ info: AssociationInfo, reason: AssociationEnd, now: Instant) {
         guard case .registered(let id) = connection, id == info.id else { return }
+        profileDueAt = nil
         lastFailure = reason.explanation
         log(
             reason == .weDeleted ? .info : .warning, "gcks.lost",

@@ -146,7 +146,7 @@ extension KeyServer {
         client.generation &+= 1
         client.lastProfileAt = now
         do {
-            let messages = try split(&sections, generation: client.generation)
+            let messages = try split(&sections, for: name, generation: client.generation)
             for var message in messages {
                 let (number, reservation) = client.sequence.take()
                 if let reservation { outputs.append(record("client/\(name)/sequence", number: reservation)) }
@@ -168,8 +168,14 @@ extension KeyServer {
     }
 
     /// As messages; where a group's SAs do not fit one, those are left out that are missed least.
-    private func split(_ sections: inout [GroupSection], generation: UInt32) throws(FMKEError) -> [Configure] {
+    private func split(
+        _ sections: inout [GroupSection], for name: String, generation: UInt32
+    ) throws(FMKEError) -> [Configure] {
         for index in sections.indices {
+            var leftOut: [UInt32] = []
+            while sections[index].dataSAs.count > configuration.limits.dataAssociationsPerGroup {
+                leftOut.append(Self.leaveOneOut(of: &sections[index].dataSAs))
+            }
             while !sections[index].dataSAs.isEmpty {
                 do throws(FMKEError) {
                     _ = try Configure.split(
@@ -177,13 +183,34 @@ extension KeyServer {
                     break
                 } catch {
                     guard error == .tooLong, sections[index].dataSAs.count > 1 else { throw error }
-                    sections[index].dataSAs.remove(at: Self.leastNeeded(of: sections[index].dataSAs))
+                    leftOut.append(Self.leaveOneOut(of: &sections[index].dataSAs))
                 }
             }
+            guard !leftOut.isEmpty else { continue }
+            let spis = leftOut.map(spiText).joined(separator: ",")
+            log(.warning, "configure.crowded", ["client": name, "group": sections[index].name, "left_out": spis])
         }
         return try Configure.split(
             sequence: 0, generation: generation, groups: sections, limits: configuration.limits)
     }
+
+    /// Takes out the SA that is missed least. A sender whose SA ends before it would move on takes the time of the one
+    /// that is left out: after a revocation it must not stay with an SA that the removed client knows.
+    /// - Returns: its SPI.
+    private static func leaveOneOut(of sas: inout [DataSA]) -> UInt32 {
+        let index = leastNeeded(of: sas)
+        let out = sas.remove(at: index)
+        if let end = sas[..<index].last(where: { $0.selector == out.selector })?.deactivateInMilliseconds,
+            let next = sas[index...].firstIndex(where: { $0.selector == out.selector }),
+            sas[next].activateInMilliseconds > end - min(end, flightMilliseconds)
+        {
+            sas[next].activateInMilliseconds = min(sas[next].activateInMilliseconds, out.activateInMilliseconds)
+        }
+        return out.spi
+    }
+
+    /// A profile's times count from its receipt, which is later for one member than for the other.
+    private static let flightMilliseconds: UInt32 = 2_000
 
     /// Of a group's SAs, oldest first, the position of the one that is missed least: the oldest whose successor is in
     /// use; else the oldest that is not in use yet and has a successor; else the oldest.
@@ -204,14 +231,9 @@ extension KeyServer {
         let membership = Membership(
             memberIndex: member.index, senderID: member.senderID, sequence: group.sequence.last,
             transaction: group.transaction)
-        // What is over is left out; of many, those fit the message that are needed most.
-        var live = group.data.compactMap { $0.described(now: now, for: member.role) }
-        while live.count > configuration.limits.dataAssociationsPerGroup {
-            live.remove(at: Self.leastNeeded(of: live))
-        }
         return GroupSection(
             group: group.entry.id, name: group.entry.name, membership: membership, rekeySA: rekeySA,
-            dataSAs: live)
+            dataSAs: group.data.compactMap { $0.described(now: now, for: member.role) })
     }
 
     private func receiveAnswer(

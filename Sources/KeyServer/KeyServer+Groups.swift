@@ -183,8 +183,8 @@ extension KeyServer {
         // with them until this one is activated.
         let most = configuration.limits.dataAssociationsPerGroup
         let everybodyHas = group.members.values.filter(\.holdsKeys).map(\.confirmed).min() ?? .max
-        var carried = group.data.filter { $0.transaction > everybodyHas && $0.removeAt == nil }
-            .suffix(max(most - made.count, 0)).map(\.sa)
+        let missed = group.data.filter { $0.transaction > everybodyHas && $0.removeAt == nil }.map(\.sa)
+        var carried = missed.suffix(max(most - made.count, 0))
         let limit = PushEnvelope.bodySizeLimit(configuration.signingKey.algorithm, limits: configuration.limits)
         while true {
             // What is replaced goes without saying (a member lets go of all earlier transactions' SAs); it is said for
@@ -197,7 +197,14 @@ extension KeyServer {
             } catch {
                 throw error == .tooLong || error == .limit ? .tooLarge(group: group.entry.name) : .cryptography
             }
-            if body.count <= limit { return body }
+            if body.count <= limit {
+                let leftOut = missed.prefix(missed.count - carried.count).map { spiText($0.spi) }
+                if !leftOut.isEmpty {
+                    let spis = leftOut.joined(separator: ",")
+                    log(.warning, "rekey.crowded", ["group": group.entry.name, "left_out": spis])
+                }
+                return body
+            }
             guard !carried.isEmpty else { throw .tooLarge(group: group.entry.name) }
             carried.removeFirst()
         }

@@ -18,6 +18,7 @@ struct Directory {
         let slotMilliseconds: UInt16
         let spread: Duration
         let activateAfter: Duration
+        let keepOld: Duration
         let flows: Int
         let roundTrip: Duration
     }
@@ -29,7 +30,7 @@ struct Directory {
             GroupPolicy(
                 control: Self.control(scenario.sharesControlAddress ? 0 : index),
                 slotMilliseconds: group.push.slotMilliseconds, spread: group.push.spread,
-                activateAfter: group.rollover.activateAfter, flows: group.flows,
+                activateAfter: group.rollover.activateAfter, keepOld: group.rollover.keepOld, flows: group.flows,
                 roundTrip: group.push.roundTrip)
         }
     }

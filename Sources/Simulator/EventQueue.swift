@@ -71,10 +71,12 @@ struct EventHash {
         value ^= value >> 29
     }
 
-    mutating func add(_ octets: some Sequence<UInt8>) {
+    mutating func add(_ octets: some Sequence<UInt8>) { add(Self.of(octets)) }
+
+    static func of(_ octets: some Sequence<UInt8>) -> UInt64 {
         var hash: UInt64 = 0xcbf2_9ce4_8422_2325
         for octet in octets { hash = (hash ^ UInt64(octet)) &* 0x100_0000_01b3 }
-        add(hash)
+        return hash
     }
 
     mutating func event(_ kind: UInt64, _ who: Int, at now: Instant) {

@@ -25,6 +25,8 @@ enum Observation {
     case dataChanged(Int, SAChange)
     /// The data plane refused an SA.
     case dataRefused(Int, SAKey)
+    /// A datagram of this member goes on the link.
+    case memberSent(Int, bytes: [UInt8])
     case statusSent(Int, octets: Int)
     /// Everything at this instant has been done.
     case stepDone

@@ -5,18 +5,40 @@ internal import ESP
 internal import KeyServer
 internal import Store
 
-/// (f) What a sender uses is held by each receiver that is up and has confirmed that transaction or a later one, unless
-/// the sender itself is behind the receiver; a sender never moves back; and after the verdict on a revocation no sender
-/// that confirmed it uses an older SA.
+/// (f) What a sender uses is held by each receiver that is up and has confirmed the transaction which made it, or a later
+/// one, to the present server and in its present life. A sender never moves back; and after the verdict on a revocation
+/// no sender that confirmed it uses an older SA.
+///
+/// A sender that missed a change goes on with what it has, and its receivers keep that for it, with exactly these
+/// exceptions, each of which the protocol's document states (docs/FMKE.md 7.4):
+///
+/// - A revocation ends what it replaces at a fixed time, whoever has confirmed: the removed member knows those keys, and
+///   as they are the group's own it could send under them in anybody's name. So does the third transaction in a row. A
+///   sender that has not confirmed that transaction is cut off from then on; one that has must have moved.
+/// - Changes that follow one another so fast that the SAs in use and to come do not fit a message: the GCKS leaves some
+///   out and says so. It may do so only while three generations live, and members share an SA again from the activation
+///   of the newest one, as far as they have confirmed it.
+/// - A sender that the verdict on its newest transaction named, until it confirms it.
+/// - A sender that confirmed late has the time to move that its profile takes.
+/// - An SA whose lifetime ended: the GCKS was away for too long.
 final class SharedSAChecker: Checker {
     let name = "f: senders and receivers share an SA"
     /// A sender's activation counts from receipt: what may lie between the server's instant and that.
     static let activationTolerance: Duration = .seconds(3)
+    /// Of the clocks, between a time that the server names and the same at a member.
+    static let clockTolerance: Duration = .milliseconds(50)
 
+    private struct Start {
+        var at: Instant
+        var reason: RekeyReason?
+    }
     private let directory: Directory
     private var transactions: [UInt32: (group: Int, transaction: UInt64)] = [:]
     private var newest: [Int: UInt64] = [:]
-    private var startedAt: [Int: [UInt64: Instant]] = [:]
+    /// Of the present server.
+    private var started: [Int: [UInt64: Start]] = [:]
+    /// The newest transaction at each time that a message had no room for all.
+    private var crowded: [Int: Set<UInt64>] = [:]
     /// SAs whose lifetime ended somewhere: the GCKS was away for too long.
     private var expired: Set<String> = []
     /// The newest transaction of which a verdict said that this member has not confirmed it.
@@ -25,6 +47,9 @@ final class SharedSAChecker: Checker {
     private var excused: [Int: [Int: Instant]] = [:]
     /// By member and group: what it confirmed in its present life.
     private var confirmed: [Int: [Int: UInt64]] = [:]
+    /// What each member sent in its present life. A message that an earlier life sent may come later still and confirm
+    /// what is gone: nobody can know.
+    private var sent: [Int: Set<UInt64>] = [:]
     /// By member and flow: the transaction it sends with.
     private var sending: [Int: [String: UInt64]] = [:]
     private var isChanged = false
@@ -36,19 +61,28 @@ final class SharedSAChecker: Checker {
     func observe(_ observation: Observation, in simulation: Simulation) {
         switch observation {
         case .serverPersisted(let record): learn(record, simulation.now)
-        case .serverStarted: confirmed = [:]
-        case .memberStarted(let member): (confirmed[member], sending[member]) = ([:], [:])
-        case .memberStopped(let member): (confirmed[member], sending[member]) = ([:], [:])
+        case .serverStopped: (confirmed, started, crowded) = ([:], [:], [:])
+        case .memberStarted(let member), .memberStopped(let member):
+            (confirmed[member], sending[member], sent[member]) = ([:], [:], [])
+        case .memberSent(let member, let bytes): sent[member, default: []].insert(EventHash.of(bytes))
         case .dataRefused(let member, _): confirmed[member] = [:]
         case .serverLogged(let event) where event.name == "keys.confirmed":
             guard let member = event["client"].flatMap(Directory.member),
                 let group = event["group"].flatMap({ directory.index(name: $0) }),
                 let transaction = event["transaction"].flatMap(UInt64.init),
-                simulation.members[member].engine != nil
+                simulation.members[member].engine != nil, let delivered = simulation.delivered,
+                sent[member]?.contains(EventHash.of(delivered.bytes)) == true
             else { return }
             excuse(member, group, transaction, simulation)
             confirmed[member, default: [:]][group] = transaction
             isChanged = true
+        case .serverLogged(let event) where event.name == "rekey.started":
+            guard let group = event["group"].flatMap({ directory.index(name: $0) }),
+                let transaction = event["transaction"].flatMap(UInt64.init)
+            else { return }
+            started[group]?[transaction]?.reason = event["reason"].flatMap(RekeyReason.init)
+        case .serverLogged(let event) where event.name == "configure.crowded" || event.name == "rekey.crowded":
+            crowd(event, simulation)
         case .memberLogged(_, let event) where event.name == "sa.removed" && event["reason"] == "expired":
             if let spi = event["spi"] { expired.insert(spi) }
         case .dataChanged(let member, let change):
@@ -84,7 +118,7 @@ final class SharedSAChecker: Checker {
         guard path.count >= 3, path[0] == "group", let group = directory.index(id: path[1]) else { return }
         if path[2] == "transaction", let number = record.number {
             newest[group] = number - 1
-            startedAt[group, default: [:]][number - 1] = now
+            started[group, default: [:]][number - 1] = Start(at: now)
         }
         if path[2] == "sa", path.count == 4, let spi = UInt32(path[3].dropFirst(2), radix: 16) {
             transactions[spi] = (group, newest[group] ?? 0)
@@ -96,8 +130,8 @@ final class SharedSAChecker: Checker {
     private func excuse(_ member: Int, _ group: Int, _ transaction: UInt64, _ simulation: Simulation) {
         let policy = directory.policies[group]
         let last = confirmed[member]?[group] ?? 0
-        let isLate = startedAt[group]?.contains { number, start in
-            number > last && number <= transaction && simulation.now > start + policy.activateAfter
+        let isLate = started[group]?.contains { number, start in
+            number > last && number <= transaction && simulation.now > start.at + policy.activateAfter
         }
         guard isLate == true else { return }
         let until = simulation.now + policy.activateAfter + policy.roundTrip * 4 + .seconds(2)
@@ -123,34 +157,63 @@ final class SharedSAChecker: Checker {
         for sender in simulation.members where sender.engine != nil && !sender.isRevoked {
             for (flow, key) in sender.active.sorted(by: { $0.key < $1.key }) {
                 guard let made = transactions[key.spi], !expired.contains(spiText(key.spi)),
+                    let sent = confirmed[sender.number]?[made.group],
+                    sent >= named[sender.number]?[made.group] ?? 0,
                     excused[sender.number]?[made.group].map({ $0 < simulation.now }) ?? true
                 else { continue }
-                let sent = confirmed[sender.number]?[made.group] ?? 0
-                guard sent >= named[sender.number]?[made.group] ?? 0 else { continue }
                 for receiver in simulation.members
                 where receiver.number != sender.number && receiver.engine != nil && !receiver.isRevoked {
                     guard directory.roles[made.group][receiver.number]?.mayReceive == true,
                         let received = confirmed[receiver.number]?[made.group], received >= made.transaction,
-                        received >= named[receiver.number]?[made.group] ?? 0, sent >= received,
-                        receiver.inbound[key] == nil, !isCrowded(made.group, made.transaction)
+                        received >= named[receiver.number]?[made.group] ?? 0, receiver.inbound[key] == nil,
+                        !isCutOff(made.group, made.transaction, from: sent, now: simulation.now),
+                        !isCrowded(made.group, made.transaction, from: sent, now: simulation.now)
                     else { continue }
                     return simulation.violate(
                         name,
-                        "\(sender.name) sends \(flow) with SA \(spiText(key.spi)) of transaction \(made.transaction), "
-                            + "which \(receiver.name) (confirmed \(received)) does not hold")
+                        "\(sender.name) (confirmed \(sent)) sends \(flow) with SA \(spiText(key.spi)) of transaction "
+                            + "\(made.transaction), which \(receiver.name) (confirmed \(received)) does not hold")
                 }
             }
         }
     }
 
-    /// Did so many transactions follow before this one's activation that no message has room for all their SAs? Then a
-    /// member that missed this one may get the later ones without it.
-    private func isCrowded(_ group: Int, _ transaction: UInt64) -> Bool {
-        guard let start = startedAt[group]?[transaction] else { return false }
+    /// Has the fixed end come of what a transaction made, to a sender that has not confirmed the one that set it?
+    private func isCutOff(_ group: Int, _ transaction: UInt64, from sent: UInt64, now: Instant) -> Bool {
         let policy = directory.policies[group]
-        let end = start + policy.activateAfter + .seconds(2)
-        let followers = startedAt[group]?.filter { $0.key > transaction && $0.value < end }.count ?? 0
-        return (followers + 2) * policy.flows > 6
+        return started[group]?.contains { number, start in
+            number > max(transaction, sent) && (start.reason == .revocation || number >= transaction + 3)
+                && now >= start.at + policy.activateAfter + policy.keepOld - Self.clockTolerance
+        } ?? false
+    }
+
+    /// The GCKS says that it left out SAs.
+    private func crowd(_ event: LogEvent, _ simulation: Simulation) {
+        guard let group = event["group"].flatMap({ directory.index(name: $0) }), let newest = newest[group] else {
+            return
+        }
+        let live = simulation.server.engine?.snapshot(now: simulation.now).sas.filter { $0.group == event["group"] }
+        if Set(live?.map(\.transaction) ?? []).count < 3 {
+            simulation.violate(name, "g\(group) is said to be crowded, with less than three generations")
+        }
+        // A PUSH is made just before its transaction is recorded.
+        crowded[group, default: []].insert(event.name == "rekey.crowded" ? newest + 1 : newest)
+    }
+
+    /// Was something of a transaction perhaps left out of a message, and is the newest one of that time not in use yet,
+    /// or not known to the sender?
+    private func isCrowded(_ group: Int, _ transaction: UInt64, from sent: UInt64, now: Instant) -> Bool {
+        let policy = directory.policies[group]
+        // Who confirmed a revocation leaves what it replaced, whatever had no room.
+        let mustHaveLeft = started[group]?.contains { number, start in
+            number > transaction && number <= sent && start.reason == .revocation
+                && now >= start.at + policy.activateAfter + policy.keepOld
+        }
+        guard mustHaveLeft != true else { return false }
+        return crowded[group]?.contains { newest in
+            guard newest > transaction, let start = started[group]?[newest] else { return false }
+            return sent < newest || now < start.at + policy.activateAfter + Self.activationTolerance
+        } ?? false
     }
 
     private func checkLockedOut(_ group: Int, _ transaction: UInt64, _ simulation: Simulation) {

@@ -35,7 +35,7 @@ public final class Simulation {
     var isOver = false
     var transactions = 0
     var verdicts = 0
-    /// The datagram that a member is being given now.
+    /// The datagram that the server or a member is being given now.
     var delivered: Datagram?
     /// Datagrams that were on the link, for the adversary: the last ones.
     var recorded: [Datagram] = []
@@ -192,8 +192,10 @@ public final class Simulation {
         hash.add(datagram.bytes)
         if terminal == 0 {
             guard let engine = server.engine else { return }
+            delivered = datagram
             engine.receive(datagram, now: now)
             drainServer()
+            delivered = nil
         } else {
             let member = members[terminal - 1]
             guard let engine = member.engine else { return }
@@ -269,6 +271,7 @@ public final class Simulation {
         switch output {
         case .persist(let records): for record in records { observe(.memberPersisted(member.number, record)) }
         case .transmit(let datagram):
+            observe(.memberSent(member.number, bytes: datagram.bytes))
             transmit(datagram, from: member.terminal)
             if TrafficClass(datagram.bytes) == .status {
                 observe(.statusSent(member.number, octets: datagram.bytes.count + 28))
@@ -329,7 +332,7 @@ public final class Simulation {
         hash.event(4, who.utf8.count, at: now)
         hash.add(event.name.utf8)
         for field in event.fields { hash.add(field.value.utf8) }
-        if recent.count < 400 {
+        if recent.count < 4_000 {
             recent.append((now, who, event))
         } else {
             recent[recentStart] = (now, who, event)

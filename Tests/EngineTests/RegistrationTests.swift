@@ -5,6 +5,7 @@ import ESP
 import FMKE
 import GroupMember
 import IKEv1
+import ISAKMP
 import KeyServer
 import Testing
 
@@ -93,6 +94,20 @@ import Testing
         let members = world.server.snapshot(now: world.now).groups[0].members
         #expect(members.first { $0.client == "site1" }?.isCurrent == false)
         #expect(members.first { $0.client == "site2" }?.isCurrent == true)
+    }
+
+    /// The GCKS may have died right after phase 1. Without dead peer detection nothing else says so to a client that
+    /// has no group yet, and so nothing to ask for.
+    @Test func aClientThatGetsNoProfileBeginsAgain() throws {
+        let world = try World(World.Options(adjustClient: { $0.deadPeerInterval = nil }))
+        world.interceptor = { datagram, to in to == "site1" && datagram.bytes[18] == ExchangeType.configure.rawValue }
+        world.start()
+        world.run(.seconds(110))
+        #expect(world.events("gcks.silent", at: "site1").isEmpty && world.events("gcks.silent", at: "hub").isEmpty)
+        world.run(.seconds(30))
+        #expect(world.events("gcks.silent", at: "site1").count == 1 && world.events("gcks.silent", at: "hub").isEmpty)
+        world.interceptor = { _, _ in false }
+        #expect(world.run(.seconds(60)) { world.allRegistered() })
     }
 
     /// Each attempt of a client that expects another GCKS authenticates it and ends at once: the group must not pay.

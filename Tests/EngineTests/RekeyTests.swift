@@ -320,6 +320,42 @@ import Testing
         #expect(!later.isEmpty && later.allSatisfy { !knownSPI.contains($0) })
     }
 
+    /// Old, the revocation's and newer SAs of three flows are nine, and a message has room for eight.
+    @Test func onNoFlowDoesASenderStayWithWhatARevokedMemberKnows() throws {
+        let world = try World(
+            World.Options(adjust: { group in
+                group.flows = (1...3).map {
+                    TrafficSelector(source: .allV4, destination: IPPrefix(host: .v4(239, 1, 1, $0)))
+                }
+                group.rollover.activateAfter = .seconds(20)
+                group.rollover.keepOld = .seconds(2)
+            }))
+        try world.bringUp()
+        let hub = try world.client("hub")
+        let old = Set(hub.outbound.keys)
+        hub.isDeaf = true
+        let revokedAt = world.now
+        _ = try world.server.revoke(client: "site2", now: world.now)
+        world.drainServer()
+        world.run(.seconds(6))
+        try world.rekey(kek: true)
+        let hasProfile = world.run(.seconds(10)) {
+            world.events("configure.crowded", at: "gcks").contains { $0.event.fields.contains { $0.value == "hub" } }
+        }
+        #expect(hasProfile)
+        hub.isDeaf = false
+        world.run(revokedAt + .seconds(24) - world.now)
+        var active: [TrafficSelector: SAKey] = [:]
+        for (_, change) in hub.changes {
+            if case .activateOutbound(let key) = change, let parameters = hub.outbound[key] {
+                active[parameters.selector] = key
+            }
+        }
+        #expect(active.count == 3 && old.isDisjoint(with: active.values))
+        let site1 = try world.client("site1")
+        #expect(active.values.allSatisfy { site1.inbound[$0] != nil })
+    }
+
     @Test func unknownNamesAreErrorsThatSayWhatToDo() throws {
         let world = try World()
         #expect(throws: CommandError.unknownGroup("nws")) {

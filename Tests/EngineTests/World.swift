@@ -55,6 +55,7 @@ final class World {
     private var spins = 0
     private var clientWaits: [String: Instant?] = [:]
     private let seed: UInt64
+    private let adjustClient: (inout GroupMember.Configuration) -> Void
     private let psk: [String: Secret]
 
     struct Options {
@@ -65,11 +66,13 @@ final class World {
         var suite = ESPSuite.aes128gcm
         var adjust: (inout GroupEntry) -> Void = { _ in }
         var adjustServer: (inout KeyServer.Configuration) -> Void = { _ in }
+        var adjustClient: (inout GroupMember.Configuration) -> Void = { _ in }
         var signature = SignatureAlgorithm.ecdsaP256
     }
 
     init(_ options: Options = Options()) throws {
         seed = options.seed
+        adjustClient = options.adjustClient
         medium = BroadcastMedium(seed: options.seed)
         var link = LinkParameters()
         link.loss = .independent(options.loss)
@@ -114,6 +117,7 @@ final class World {
             name: name, local: SocketAddress(address, 848), gcks: SocketAddress(Self.gcksAddress, 848),
             preSharedKey: key ?? psk[name] ?? Secret([]), suites: [.standard])
         configuration.gcksIdentity = "gcks.example"
+        adjustClient(&configuration)
         let salt = name.utf8.reduce(run &* 7_919) { $0 &* 31 &+ UInt64($1) }
         return GroupMember(configuration, random: SeededRandom(seed: seed &+ salt))
     }

@@ -19,6 +19,11 @@ import Testing
         ("a member confirmed a transaction whose SAs its data plane had refused", 208),
         ("a member confirmed more than it had after a refusal of SAs that came along with later ones", 369),
         ("SAs that the data plane had refused were never tried again", 101),
+        ("a sender moved back to an SA that a PUSH carried along and that it had missed", 5954),
+        ("the same, with a profile in between", 7298),
+        ("a sender stayed on one flow with the SA that a revocation ended, its successor left out for room", 5268),
+        ("the same in a row of revocations", 3833),
+        ("a client that got no profile before the GCKS died waited for it for ever", 7494),
     ]
 
     @Test(arguments: seeds) func theFaultIsGone(what: String, seed: UInt64) throws {
