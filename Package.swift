@@ -33,6 +33,8 @@ let package = Package(
         .executable(name: "satsim", targets: ["satsim"]),
         // For bench/, a package of its own.
         .library(name: "KeyTree", targets: ["KeyTree", "Cryptography", "Basics"]),
+        // For fuzz/, another one.
+        .library(name: "FuzzTargets", targets: ["FuzzTargets"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
@@ -141,6 +143,15 @@ let package = Package(
         .executableTarget(
             name: "dataplane-probe", dependencies: ["DataPlane", "ESP", "EventLoop", "Cryptography", "Basics"],
             path: "Tests/DataPlaneProbe", swiftSettings: common),
+        // What the fuzzer in fuzz/ drives, and the tests replay.
+        .target(
+            name: "FuzzTargets",
+            dependencies: [
+                "FMKE", "ReliablePush", "KeyTree", "ESP", "IKEv1", "ISAKMP", "Settings", "Control", "Store",
+                "Cryptography", "Basics",
+            ],
+            path: "Tests/FuzzTargets", swiftSettings: common),
+        .testTarget(name: "FuzzTests", dependencies: ["FuzzTargets", "Basics"], swiftSettings: common),
         // Foreign programs judge us; the probe puts one endpoint on real sockets for them.
         .executableTarget(
             name: "phase1-probe", dependencies: ["IKEv1", "ISAKMP", "Cryptography", "Basics"],

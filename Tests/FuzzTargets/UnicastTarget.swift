@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Basics
+import Cryptography
+import FMKE
+import ISAKMP
+
+/// Payload chains of phase 2 and of STATUS, and the body of a PUSH.
+enum UnicastTarget {
+    private static func chain(_ first: PayloadType, _ octets: [UInt8]) -> [RawPayload]? {
+        try? PayloadChain.parse(first: first, octets[...], limit: 256, allowPadding: false)
+    }
+
+    static func configure(_ octets: [UInt8]) {
+        guard let payloads = chain(.profile, octets), let message = try? Configure(payloads: payloads) else { return }
+        guard let again = try? message.payloads(limits: unlimited) else {
+            return demand(false, "what was read can be written")
+        }
+        demand(PayloadChain.encode(again).octets == octets, "CONFIGURE has one encoding")
+    }
+
+    static func answer(_ octets: [UInt8]) {
+        guard let payloads = chain(.acknowledgement, octets), let message = try? ConfigureAnswer(payloads: payloads)
+        else { return }
+        guard let again = try? message.payloads(limits: unlimited) else {
+            return demand(false, "what was read can be written")
+        }
+        demand(PayloadChain.encode(again).octets == octets, "the answer has one encoding")
+    }
+
+    static func status(_ octets: [UInt8]) {
+        guard let payloads = chain(.report, octets), let message = try? Status(payloads: payloads) else { return }
+        guard let again = try? message.payloads(limits: unlimited) else {
+            return demand(false, "what was read can be written")
+        }
+        demand(PayloadChain.encode(again).octets == octets, "STATUS has one encoding")
+    }
+
+    static func update(_ octets: [UInt8]) {
+        if let body = try? Shard.body(from: octets) {
+            demand((try? Shard.make(body, size: octets.count)) == octets, "a shard has one encoding")
+        }
+        guard let update = try? KeyUpdate(body: octets) else { return }
+        demand((try? update.body()) == octets, "a body has one encoding")
+    }
+
+    /// Reading takes more octets than we send.
+    private static let unlimited: Limits = {
+        var limits = Limits()
+        limits.datagramOctetsSent = .max
+        return limits
+    }()
+
+    // MARK: Seeds
+
+    static let rekeySA = RekeySA(
+        spi: RekeySPI(high: 0xa0a1_a2a3_a4a5_a6a7, low: 0xa8a9_aaab_acad_aeaf), source: .v4(192, 0, 2, 1),
+        control: SocketAddress(.v4(239, 192, 0, 1), 848), epoch: 3, lifetimeSeconds: 86_400,
+        signatureAlgorithm: .ed25519, verifyingKey: Fixture.signingKey.publicKey,
+        kek: Secret(Fixture.counting(from: 0, 32)))
+
+    private static func prefix(_ text: String) -> IPPrefix {
+        guard let prefix = IPPrefix(text) else { fatalError("\(text) is a prefix") }
+        return prefix
+    }
+
+    private static let streams = [
+        DataSA(
+            spi: 0x1001,
+            selector: TrafficSelector(
+                source: prefix("198.51.100.0/24"), destination: prefix("239.1.1.1/32"), ipProtocol: 17,
+                destinationPort: 5_004),
+            suite: .aes256gcm, direction: .symmetric, lifetimeSeconds: 3_600,
+            cipherKey: Secret(Fixture.counting(from: 0x40, 36)), authenticationKey: nil),
+        DataSA(
+            spi: 0x2001,
+            selector: TrafficSelector(source: prefix("2001:db8::/32"), destination: prefix("ff15::1/128")),
+            suite: .aes128sha256, direction: .symmetric, lifetimeSeconds: 3_600, lifetimeKilobytes: 1_048_576,
+            cipherKey: Secret(Fixture.counting(from: 0x70, 16)),
+            authenticationKey: Secret(Fixture.counting(from: 0x80, 32))),
+    ]
+
+    static let configureSeeds: [[UInt8]] = {
+        let section = GroupSection(
+            group: 10, name: "news",
+            membership: Membership(memberIndex: 3, senderID: 1, sequence: 41, transaction: 5), rekeySA: rekeySA,
+            dataSAs: streams)
+        let messages = [[], [section]].map {
+            Configure(sequence: 7, generation: 2, part: 0, partCount: 1, groups: $0)
+        }
+        return messages.map { message in
+            PayloadChain.encode(Fixture.made { try message.payloads() }).octets
+        }
+    }()
+
+    static let answerSeeds: [[UInt8]] = {
+        let answer = ConfigureAnswer(
+            sequence: 7,
+            items: [.init(group: 10, spi: 0, code: .installed), .init(group: 10, spi: 0x1001, code: .failed)])
+        return [PayloadChain.encode(Fixture.made { try answer.payloads() }).octets]
+    }()
+
+    static let statusSeeds: [[UInt8]] = {
+        let status = Status(
+            report: 12,
+            groups: [
+                GroupReport(
+                    group: 10, epoch: 3, complete: 5, sequence: 77,
+                    missing: [.init(transaction: 6, block: 0, needed: 1)], activeSPIs: [0x1001], wantsProfile: true)
+            ])
+        return [PayloadChain.encode(Fixture.made { try status.payloads() }).octets]
+    }()
+
+    static let updateSeeds: [[UInt8]] = {
+        let updates = [
+            KeyUpdate(rekeySA: nil, dataSAs: streams, replaced: [0x3001]),
+            KeyUpdate(rekeySA: rekeySA, dataSAs: [], replaced: []),
+            KeyUpdate(rekeySA: nil, dataSAs: [], replaced: [0x3001, 0x3002]),
+        ]
+        let bodies = updates.map { update in Fixture.made { try update.body() } }
+        return bodies + bodies.map { body in Fixture.made { try Shard.make(body, size: body.count + 8) } }
+    }()
+}
