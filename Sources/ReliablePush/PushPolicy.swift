@@ -25,14 +25,16 @@ public struct PushPolicy: Sendable, Hashable {
 
     public init() {}
 
-    /// IP, UDP and ISAKMP octets of one STATUS that reports one group, rounded up: what one answer costs.
-    public static let answerOctets: UInt64 = 200
+    /// What one STATUS that reports one group costs on the return channel, IP and UDP included: 28 and 124 octets.
+    public var answerOctets = 152
 
-    /// One answering slot, in milliseconds: what one answer takes on the return channel, at least 1.
-    public var slotMilliseconds: UInt16 {
-        let milliseconds = Self.answerOctets * 8 * 1_000 / max(returnRate, 1)
-        return UInt16(clamping: max(milliseconds, 1))
+    /// One answering slot: what one answer takes on the return channel, in microseconds, at least 1.
+    public var slotMicroseconds: UInt32 {
+        let (product, overflow) = UInt64(max(answerOctets, 1)).multipliedReportingOverflow(by: 8_000_000)
+        return overflow ? .max : UInt32(clamping: max(product / max(returnRate, 1), 1))
     }
+    /// The same as a duration.
+    public var slot: Duration { .microseconds(Int64(slotMicroseconds)) }
 
     /// What a datagram of this many octets occupies on the control channel, IP and UDP headers included.
     public func serialisation(of octets: Int) -> Duration {

@@ -127,14 +127,15 @@ public struct PushReceiver {
         let slot: UInt32
         switch feedback.mode {
         case .none: return
-        case .all: slot = (memberIndex - header.memberFirst) % max(feedback.slots, 1)
+        case .all: slot = memberIndex % max(feedback.slots, 1)
         case .census:
             let modulus = UInt32(max(feedback.modulus, 1))
             guard memberIndex % modulus == UInt32(feedback.residue) % modulus else { return }
-            slot = (memberIndex - header.memberFirst) / modulus % max(feedback.slots, 1)
+            slot = memberIndex / modulus % max(feedback.slots, 1)
         }
         answered = (header.transaction, feedback.round)
-        reportAt = now + .milliseconds(Int64(slot) * Int64(feedback.slotMilliseconds))
+        let wait = Duration.milliseconds(Int64(feedback.answerInMilliseconds))
+        reportAt = now + wait + .microseconds(Int64(feedback.slotMicroseconds)) * Int(slot)
     }
 
     /// A NACK after a random wait, unless an answer is due sooner anyway.

@@ -226,7 +226,7 @@ public struct PushSender: Sendable {
 
     /// From the first to the last answering slot.
     private var window: Duration {
-        .milliseconds(Int64(policy.slotMilliseconds) * Int64(slots))
+        policy.slot * Int(slots)
     }
 
     private var range: ClosedRange<UInt32> { (unconfirmed.min() ?? 0)...(unconfirmed.max() ?? .max) }
@@ -237,7 +237,7 @@ public struct PushSender: Sendable {
 
     private func header(kind: TransactionHeader.Kind, round: UInt8, now: Instant) -> TransactionHeader {
         let feedback = FeedbackRequest(
-            mode: .all, round: round, slotMilliseconds: policy.slotMilliseconds, slots: max(slots, 1),
+            mode: .all, round: round, slotMicroseconds: policy.slotMicroseconds, slots: max(slots, 1),
             nackWaitMilliseconds: UInt16(clamping: policy.roundTrip.wholeMilliseconds / 2))
         // The first transmission serves everybody, a repair only those that are still unconfirmed (who else hears it
         // has nothing to answer).
