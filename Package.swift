@@ -43,6 +43,7 @@ let package = Package(
         // C
         .systemLibrary(name: "COpenSSL", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
         .systemLibrary(name: "CLibevent", pkgConfig: "libevent_core", providers: [.apt(["libevent-dev"])]),
+        .systemLibrary(name: "CISAL", pkgConfig: "libisal", providers: [.apt(["libisal-dev"])]),
         .target(name: "CLinux"),
 
         // Ground
@@ -54,7 +55,8 @@ let package = Package(
         module("ISAKMP", ["Basics"]),
         module("IKEv1", ["ISAKMP", "Cryptography", "Basics"]),
         module("KeyTree", ["Cryptography", "Basics"]),
-        module("ReliablePush", ["FMKE", "Basics"]),
+        module("ErasureCode", ["CISAL"]),
+        module("ReliablePush", ["ErasureCode", "FMKE", "Basics"]),
         module("FMKE", ["ISAKMP", "IKEv1", "Cryptography", "Basics"]),
         module("ESP", ["Cryptography", "Basics"]),
         module("LinkModel", ["Basics"]),
@@ -106,6 +108,8 @@ let package = Package(
         // Tests
         tests(of: "Basics"),
         tests(of: "LinkModel", ["Basics"]),
+        tests(of: "ErasureCode", ["Basics"]),
+        tests(of: "ReliablePush", ["ErasureCode", "FMKE", "Basics"]),
         tests(of: "ISAKMP", ["Basics"]),
         tests(of: "EventLoop", ["Basics"]),
         tests(of: "FMKE", ["ISAKMP", "Cryptography", "Basics"]),
