@@ -46,6 +46,7 @@ let package = Package(
         .systemLibrary(name: "COpenSSL", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
         .systemLibrary(name: "CLibevent", pkgConfig: "libevent_core", providers: [.apt(["libevent-dev"])]),
         .systemLibrary(name: "CSQLite", pkgConfig: "sqlite3", providers: [.apt(["libsqlite3-dev"])]),
+        .systemLibrary(name: "CISAL", pkgConfig: "libisal", providers: [.apt(["libisal-dev"])]),
         .target(name: "CLinux"),
 
         // Ground
@@ -58,7 +59,8 @@ let package = Package(
         module("ISAKMP", ["Basics"]),
         module("IKEv1", ["ISAKMP", "Cryptography", "Basics"]),
         module("KeyTree", ["Cryptography", "Basics"]),
-        module("ReliablePush", ["FMKE", "Basics"]),
+        module("ErasureCode", ["CISAL"]),
+        module("ReliablePush", ["ErasureCode", "FMKE", "Basics"]),
         module("FMKE", ["ISAKMP", "IKEv1", "Cryptography", "Basics"]),
         module("ESP", ["Cryptography", "Basics"]),
         module("LinkModel", ["Basics"]),
@@ -112,6 +114,8 @@ let package = Package(
         tests(of: "Basics"),
         tests(of: "LinkModel", ["Basics"]),
         tests(of: "SQLiteStore", ["Store", "Cryptography", "Basics", "CSQLite"]),
+        tests(of: "ErasureCode", ["Basics"]),
+        tests(of: "ReliablePush", ["ErasureCode", "FMKE", "Basics"]),
         tests(of: "ISAKMP", ["Basics"]),
         tests(of: "EventLoop", ["Basics"]),
         tests(of: "FMKE", ["ISAKMP", "Cryptography", "Basics"]),

@@ -5,7 +5,7 @@
 set -euo pipefail
 
 packages=(
-    libevent-dev libssl-dev libsqlite3-dev pkg-config     # build
+    libevent-dev libssl-dev libisal-dev libsqlite3-dev pkg-config   # build
     tshark python3 python3-scapy python3-cryptography     # judges in the tests
     strongswan-swanctl charon-systemd                     # the other end of phase 1 in the tests
     libcharon-extra-plugins libstrongswan-extra-plugins libstrongswan-standard-plugins

@@ -63,7 +63,7 @@ enum GDOI {
 enum Wire {
     static let genericHeaderSize = 4
     static let profileSize = 16
-    static let transactionSize = 56
+    static let transactionSize = 64
     /// Header and sequence of a PUSH: what the tag covers in clear.
     static let pushPrefixSize = 36
     static let tagSize = 16

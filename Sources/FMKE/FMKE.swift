@@ -198,28 +198,38 @@ public struct FeedbackRequest: Sendable, Hashable {
         case census = 2
     }
     public var mode: Mode
-    /// 0 for the first transmission of a transaction, counted up with each repair round.
+    /// 0 for the first transmission of a transaction, counted up with each repair and each poll.
     public var round: UInt8
-    /// Length of one answering slot, in milliseconds.
-    public var slotMilliseconds: UInt16
-    /// Number of slots; a member answers in slot `(index - memberFirst) mod slots`.
+    /// How long after receipt slot 0 begins, and the wait of those who lack something, in milliseconds. All datagrams
+    /// of a round name the same instant.
+    public var answerInMilliseconds: UInt32
+    /// Length of one answering slot, in microseconds; 0 in mode `none`.
+    public var slotMicroseconds: UInt32
+    /// Number of slots; a member answers in slot `(index / modulus) mod slots`. 0 in mode `none`.
     public var slots: UInt32
+    /// 1 and 0 in all modes but `census`.
     public var modulus: UInt16
     public var residue: UInt16
     /// Upper end of the random wait before a NACK, in milliseconds.
     public var nackWaitMilliseconds: UInt16
+    /// Who lacks something says so in this round when 16 random bits are not above this: the probability is
+    /// (share + 1) / 65,536.
+    public var nackShare: UInt16
 
     public init(
-        mode: Mode, round: UInt8 = 0, slotMilliseconds: UInt16 = 0, slots: UInt32 = 0, modulus: UInt16 = 1,
-        residue: UInt16 = 0, nackWaitMilliseconds: UInt16 = 0
+        mode: Mode, round: UInt8 = 0, answerInMilliseconds: UInt32 = 0, slotMicroseconds: UInt32 = 0,
+        slots: UInt32 = 0, modulus: UInt16 = 1, residue: UInt16 = 0, nackWaitMilliseconds: UInt16 = 0,
+        nackShare: UInt16 = .max
     ) {
         self.mode = mode
         self.round = round
-        self.slotMilliseconds = slotMilliseconds
+        self.answerInMilliseconds = answerInMilliseconds
+        self.slotMicroseconds = slotMicroseconds
         self.slots = slots
         self.modulus = modulus
         self.residue = residue
         self.nackWaitMilliseconds = nackWaitMilliseconds
+        self.nackShare = nackShare
     }
 }
 
@@ -246,7 +256,8 @@ public struct TransactionHeader: Sendable, Hashable {
     public var index: UInt8
     public var dataCount: UInt8
     public var datagramCount: UInt8
-    /// The members whose keys are inside.
+    /// The members whose keys are in this block; in a repair only those who may still lack them, in a BEACON those who
+    /// are asked to answer.
     public var memberFirst: UInt32
     public var memberLast: UInt32
     public var feedback: FeedbackRequest

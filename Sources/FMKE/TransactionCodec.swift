@@ -2,7 +2,7 @@
 
 import Basics
 
-// The TRANSACTION payload (docs/FMKE.md 6.4): 56 octets in a fixed layout.
+// The TRANSACTION payload (docs/FMKE.md 6.4): 64 octets in a fixed layout.
 
 extension TransactionHeader {
     /// Throws `malformed` or `limit` when the values contradict each other: see docs/FMKE.md 6.4 for the rules.
@@ -24,11 +24,13 @@ extension TransactionHeader {
         writer.u8(0)
         writer.u32(memberFirst)
         writer.u32(memberLast)
-        writer.u16(feedback.slotMilliseconds)
-        writer.u16(feedback.nackWaitMilliseconds)
+        writer.u32(feedback.slotMicroseconds)
+        writer.u32(feedback.answerInMilliseconds)
         writer.u32(feedback.slots)
         writer.u16(feedback.modulus)
         writer.u16(feedback.residue)
+        writer.u16(feedback.nackWaitMilliseconds)
+        writer.u16(feedback.nackShare)
         writer.u32(activateInMilliseconds)
         writer.u32(deactivateInMilliseconds)
         return writer.bytes
@@ -55,11 +57,13 @@ extension TransactionHeader {
         try reader.zeros(1)
         memberFirst = try reader.u32()
         memberLast = try reader.u32()
-        feedback.slotMilliseconds = try reader.u16()
-        feedback.nackWaitMilliseconds = try reader.u16()
+        feedback.slotMicroseconds = try reader.u32()
+        feedback.answerInMilliseconds = try reader.u32()
         feedback.slots = try reader.u32()
         feedback.modulus = try reader.u16()
         feedback.residue = try reader.u16()
+        feedback.nackWaitMilliseconds = try reader.u16()
+        feedback.nackShare = try reader.u16()
         activateInMilliseconds = try reader.u32()
         deactivateInMilliseconds = try reader.u32()
         try reader.end()
@@ -79,10 +83,22 @@ extension TransactionHeader {
         case .parity: guard index >= dataCount, index < datagramCount else { throw .malformed }
         case .beacon, .commit: guard index == 0, block == 0 else { throw .malformed }
         }
-        guard feedback.modulus > 0, feedback.residue < feedback.modulus else { throw .malformed }
-        switch feedback.mode {
-        case .none: break
-        case .all, .census: guard feedback.slots > 0 else { throw .malformed }
+        try feedback.check()
+    }
+}
+
+extension FeedbackRequest {
+    /// The longest sequence of answering slots, in microseconds: what the answer's own field can say in milliseconds.
+    private static let windowMaximum: UInt64 = UInt64(UInt32.max) * 1_000
+
+    /// Fields that the mode has no use for are 0 (the modulus 1): one value has one encoding.
+    fileprivate func check() throws(FMKEError) {
+        guard modulus > 0, residue < modulus else { throw .malformed }
+        switch mode {
+        case .none: guard slots == 0, slotMicroseconds == 0, modulus == 1 else { throw .malformed }
+        case .all: guard slots > 0, modulus == 1 else { throw .malformed }
+        case .census: guard slots > 0 else { throw .malformed }
         }
+        guard UInt64(slots) * UInt64(slotMicroseconds) <= Self.windowMaximum else { throw .malformed }
     }
 }

@@ -82,15 +82,10 @@ extension GroupMember {
 
     private func accept(_ push: Push, in id: UInt32, now: Instant) {
         let header = push.header
-        var body = push.body
-        if header.kind == .parity {
-            // Of a block of one datagram the parity is its repetition; of larger ones it is of use to a decoder only.
-            guard header.dataCount == 1, let repeated = try? Shard.body(from: push.body) else { return }
-            body = repeated
-        }
-        guard let outcome = groups[id]?.receiver.receive(header, body: body, now: now) else { return }
+        guard let outcome = groups[id]?.receiver.receive(header, body: push.body, now: now) else { return }
         switch outcome {
-        case .complete(let transaction, let body): install(body, of: transaction, header, in: id, now: now)
+        case .bodies(let transaction, let bodies):
+            for body in bodies { install(body, of: transaction, header, in: id, now: now) }
         case .commit(let header): commit(header, in: id, now: now)
         case .nothing, .stale: break
         }

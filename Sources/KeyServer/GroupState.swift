@@ -93,6 +93,9 @@ struct GroupState {
     var sequence: NumberBlock
     var nextSenderID: UInt32 = 1
     var open: [UInt64: OpenTransaction] = [:]
+    /// What the newest transaction that ended, or that a newer one followed, taught of the channel; and its number.
+    var experience = PushExperience()
+    var experiencedUpTo: UInt64 = 0
     var retirement: Retirement?
     var lastVerdict: VerdictReport?
     var dataRekeyAt: Instant
@@ -102,6 +105,13 @@ struct GroupState {
     /// New keys that a member made necessary and that wait for their turn; and when the last such ones were made.
     var renewal: (at: Instant, reason: RekeyReason)?
     var renewedAt: Instant?
+
+    /// Transactions may end in another order than they began in.
+    mutating func learn(from sender: PushSender) {
+        guard sender.transaction > experiencedUpTo else { return }
+        experiencedUpTo = sender.transaction
+        experience = sender.experience
+    }
 
     func memberName(_ index: UInt32) -> String { names[index] ?? "member \(index)" }
 

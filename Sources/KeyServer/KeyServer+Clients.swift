@@ -318,7 +318,7 @@ extension KeyServer {
             if isSendingWithOldKeys(member, of: group, having: report.complete, now: now) { needsProfile = true }
             for missing in report.missing {
                 groups[report.group]?.open[missing.transaction]?.sender.negativeAcknowledgement(
-                    from: member.index, now: now)
+                    from: member.index, needed: missing.needed, block: missing.block, now: now)
             }
             if report.wantsProfile { needsProfile = true }
             if report.wantsRekey, member.role.maySend { refresh(report.group, now: now) }

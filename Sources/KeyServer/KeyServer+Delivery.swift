@@ -88,7 +88,7 @@ extension KeyServer {
     private func commitIfDue(_ open: inout OpenTransaction, group id: UInt32, now: Instant) {
         guard let group = groups[id] else { return }
         if !open.isCommitted, let share = open.commitAtPercent, open.sender.confirmedPercent >= share,
-            !open.sender.confirmed.isEmpty
+            open.sender.confirmedCount > 0
         {
             let instant = now + group.entry.push.roundTrip / 2 + Self.commitLead
             open.isCommitted = true
@@ -127,6 +127,7 @@ extension KeyServer {
             datagrams: verdict.datagrams, negativeAcknowledgements: verdict.negativeAcknowledgements,
             unicasts: verdict.unicasts)
         groups[id]?.lastVerdict = report
+        groups[id]?.learn(from: open.sender)
         groups[id]?.open[verdict.transaction] = nil
         if open.reason == .revocation {
             // Who registers from now on sends with the new keys at once.
@@ -153,8 +154,6 @@ extension KeyServer {
         do {
             var header = header
             header.epoch = channel.rekeySA.epoch
-            // Of a block of one datagram the parity is its repetition.
-            let body = header.kind == .parity ? try Shard.make(body, size: body.count + Shard.lengthSize) : body
             let bytes = try channel.seal(header, body: body, sequence: sequence)
             outputs.append(
                 .transmit(Datagram(local: configuration.address, remote: group.entry.control, bytes: bytes)))

@@ -145,6 +145,8 @@ extension KeyServer {
             group.kekRekeyAt = now + Self.share(of: group.entry.kekLifetime)
         }
         let body = try updateBody(group, made: made, rekeySA: nextRekeySA, reason: reason)
+        // One datagram has it all, for every member that there is or may be.
+        let parts = body.isEmpty ? [] : [PushPart(body: body, members: 0...UInt32(clamping: group.entry.members.count))]
         if let nextRekeySA { group.rekeySA = nextRekeySA }
         let tooOld = Set(group.data.map(\.transaction)).sorted().dropLast(Self.generationsKept - 1)
         for index in group.data.indices {
@@ -160,7 +162,7 @@ extension KeyServer {
         group.beaconPause = .seconds(1)
         group.beaconAt = now + group.entry.push.roundTrip + group.beaconPause
         open(
-            transaction, in: &group, body: body, channel: reason == .revocation ? group.channel : oldChannel,
+            transaction, in: &group, parts: parts, channel: reason == .revocation ? group.channel : oldChannel,
             reason: reason, activateAt: activateAt, removeAt: removeAt, now: now)
         groups[id] = group
         outputs.append(.persist(keyRecords(of: group)))
@@ -211,7 +213,8 @@ extension KeyServer {
     }
 
     private func open(
-        _ transaction: UInt64, in group: inout GroupState, body: [UInt8], channel: PushSealer, reason: RekeyReason,
+        _ transaction: UInt64, in group: inout GroupState, parts: [PushPart], channel: PushSealer,
+        reason: RekeyReason,
         activateAt: Instant, removeAt: Instant, now: Instant
     ) {
         var reachable: Set<UInt32> = []
@@ -227,9 +230,9 @@ extension KeyServer {
             }
         }
         var sender = PushSender(
-            group: group.entry.id, epoch: channel.rekeySA.epoch, transaction: transaction, body: body,
-            members: reachable.union(unreachable), policy: group.entry.push, activateAt: activateAt,
-            deactivateAt: removeAt, now: now)
+            group: group.entry.id, epoch: channel.rekeySA.epoch, transaction: transaction, parts: parts,
+            members: reachable.union(unreachable), policy: group.entry.push, experience: group.experience,
+            activateAt: activateAt, deactivateAt: removeAt, now: now)
         for member in unreachable { sender.giveUp(member, reason: .unreachable) }
         group.open[transaction] = OpenTransaction(
             sender: sender, channel: channel, epoch: group.rekeySA.epoch, reason: reason, absent: absent.sorted(),

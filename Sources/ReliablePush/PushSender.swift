@@ -3,17 +3,16 @@
 public import Basics
 public import FMKE
 
-// One transaction at the GCKS:
+// One transaction at the GCKS (docs/RELIABILITY.md):
 //
-//     start -> transmitting(0) -> collecting(0) --all confirmed------------------------------> ended
-//                    ^                 |
-//                    |  repairRounds   | some are not
-//              transmitting(r) <-------+
-//                                      | rounds used up, or few are left
-//                                      v
-//                                  unicasting ----> probing ----> ended: the rest is named
-//                                        ^             |
-//                                        +-- once more-+ for those that answered the probe
+//     start -> sending(round 0) -> collecting --all confirmed---------------------------------> ended
+//                    ^                |  |
+//                    |  NACKs: repair |  | silence, and every answering slot over
+//                    |  few: a poll   |  |
+//                    +----------------+  +--mode all---------------> unicasting -> probing ---> ended: the rest
+//                    ^                |                                  ^  ^         |         is named
+//                    |                +--modes census and none: waiting--+  +---------+
+//                    +---late NACKs------------ for what members send anyway     once more, for those that answered
 //
 // A transaction that must not go over the old control channel (flat revocation) starts in `unicasting`.
 
@@ -22,9 +21,9 @@ public import FMKE
 /// The rule for callers: after each mutation, drain `poll(now:)` until it gives `.wait`.
 public struct PushSender: Sendable {
     public enum Action: Sendable {
-        /// Multicast this; the header's remaining times are right for now.
+        /// Multicast this, as it is; the header's remaining times are right for now.
         case multicast(TransactionHeader, body: [UInt8])
-        /// Send these members their profile by unicast.
+        /// Send these members their profile by unicast: a few at a time, paced to the control channel's rate.
         case unicast([UInt32])
         /// Ask these members whether they live.
         case probe([UInt32])
@@ -33,13 +32,20 @@ public struct PushSender: Sendable {
         case wait(until: Instant?)
     }
 
-    private enum State: Sendable {
-        case transmitting(round: UInt8, copiesLeft: Int, next: Instant)
-        case collecting(round: UInt8, until: Instant)
-        case unicasting(asked: Bool, until: Instant)
-        case probing(asked: Bool, until: Instant)
+    enum State: Sendable {
+        case sending
+        /// Also the wait for what members send anyway, when `confirmBy` is set.
+        case collecting
+        /// `isAsked`: everybody was sent something, the time for answers runs.
+        case unicasting(isAsked: Bool)
+        case probing(isAsked: Bool)
         case ending
         case ended
+    }
+    /// What goes out in a round: a datagram of a block, or a BEACON.
+    enum Planned: Sendable {
+        case datagram(block: Int, index: UInt8)
+        case poll(asks: Bool)
     }
 
     public let group: UInt32
@@ -49,98 +55,176 @@ public struct PushSender: Sendable {
     public private(set) var activateAt: Instant
     public let deactivateAt: Instant
     public let startedAt: Instant
-    public private(set) var unconfirmed: Set<UInt32>
-    public private(set) var confirmed: [UInt32: Duration] = [:]
-    public private(set) var failed: [UInt32: UnconfirmedReason] = [:]
-    private let body: [UInt8]
-    private let policy: PushPolicy
-    private var state: State
-    private var rounds = 0
-    private var datagrams = 0
-    private var negativeAcknowledgements = 0
-    private var unicasts = 0
-    private var unicastRounds = 0
-    /// Members that were heard since the last question, without having confirmed.
-    private var alive: Set<UInt32> = []
+    let policy: PushPolicy
+    let learned: PushExperience
+    var members: MemberTable
+    var blocks: [PushBlock]
+    var state: State
+
+    // The present round.
+    var round: UInt8 = 0
+    var plan: [Planned] = []
+    var planned = 0
+    var gap: Duration = .zero
+    var sendAt: Instant
+    /// When answers begin, as all datagrams of the round say.
+    var answerAt: Instant
+    /// The slots that this round asks to answer in; 0: it does not ask.
+    var slots: UInt32 = 0
+    /// The probability with which a member that lacks something says so, and within which time.
+    var share = 1.0
+    var nackWait: Duration = .zero
+    /// When all NACKs of this round are here.
+    var nackBy: Instant
+    /// Who asked in this round (positions), and when the first did.
+    var nackers: [Int] = []
+    var firstNACKAt: Instant
+
+    // The transaction.
+    /// When all answers in slots are here; nil when no slot is to come.
+    var slotsBy: Instant?
+    /// Nobody lacks anything any more, as far as we know.
+    var isNACKOver = false
+    /// Modes census and none: how long members may take to confirm by what they send anyway.
+    var confirmBy: Instant?
+    /// How many lacked something after the first transmission.
+    var losers: Double?
+    var lackedCount = 0
+    var repairs = 0
+    var confirmRounds = 0
+    /// Members that are served by unicast while the rounds go on.
+    var direct: [Int] = []
+    var directAt: Instant
+    var cursor = 0
+    var stepAt: Instant
+    var unicastRounds = 0
+    var rounds = 0
+    var datagrams = 0
+    var polls = 0
+    var negativeAcknowledgements = 0
+    var unicasts = 0
 
     /// - Parameters:
-    ///   - body: the encoded key update; empty for a transaction that goes by unicast alone.
+    ///   - parts: the data datagrams; none for a transaction that goes by unicast alone. A member that no part serves
+    ///     gets its keys by unicast.
     ///   - members: the indices to confirm.
+    ///   - experience: that of the group's last transaction.
     public init(
-        group: UInt32, epoch: UInt32, transaction: UInt64, body: [UInt8], members: Set<UInt32>, policy: PushPolicy,
-        activateAt: Instant, deactivateAt: Instant, now: Instant
+        group: UInt32, epoch: UInt32, transaction: UInt64, parts: [PushPart], members: some Sequence<UInt32>,
+        policy: PushPolicy, experience: PushExperience = PushExperience(), activateAt: Instant, deactivateAt: Instant,
+        now: Instant
     ) {
         self.group = group
         self.epoch = epoch
         self.transaction = transaction
-        self.body = body
         self.policy = policy
         self.activateAt = activateAt
         self.deactivateAt = deactivateAt
+        learned = experience
         startedAt = now
-        unconfirmed = members
-        if members.isEmpty {
+        (sendAt, answerAt, nackBy, firstNACKAt, directAt, stepAt) = (now, now, now, now, now, now)
+        self.members = MemberTable(members)
+        blocks = PushBlock.blocks(of: parts, size: policy.blockSize)
+        if self.members.unconfirmedCount == 0 {
             state = .ending
-        } else if body.isEmpty {
-            state = .unicasting(asked: false, until: now)
+        } else if blocks.isEmpty {
+            state = .unicasting(isAsked: false)
+            unicastRounds = 1
         } else {
-            state = .transmitting(round: 0, copiesLeft: max(policy.copies, 1), next: now)
+            state = .sending
+            begin(now: now)
         }
     }
 
     public var isEnded: Bool { if case .ended = state { true } else { false } }
+    public var confirmedCount: Int { members.confirmedCount }
+    public var unconfirmedCount: Int { members.unconfirmedCount }
     /// Of those that were to confirm, in percent; 100 when there were none.
     public var confirmedPercent: Double {
-        let all = confirmed.count + unconfirmed.count + failed.count
-        return all == 0 ? 100 : 100 * Double(confirmed.count) / Double(all)
+        let all = members.confirmedCount + members.unconfirmedCount + members.failedCount
+        return all == 0 ? 100 : 100 * Double(members.confirmedCount) / Double(all)
     }
 
-    /// When `poll` has something to do next; nil when it is over.
-    public var due: Instant? {
-        switch state {
-        case .transmitting(_, _, let next): next
-        case .collecting(_, let until): until
-        case .unicasting(let asked, let until), .probing(let asked, let until): asked ? until : startedAt
-        case .ending: startedAt
-        case .ended: nil
+    /// Is this member still to confirm?
+    public func isUnconfirmed(_ member: UInt32) -> Bool {
+        members.position(of: member).map { members.isUnconfirmed($0) } ?? false
+    }
+
+    /// What this transaction taught, on top of what was known when it began: for the next one.
+    public var experience: PushExperience {
+        var result = learned
+        guard policy.adapts, let losers, let block = blocks.max(by: { $0.dataCount < $1.dataCount }) else {
+            return result
         }
+        // If nobody answered at all, the silence of those who lack something proves nothing.
+        if policy.feedback == .all, members.confirmedCount == 0, lackedCount == 0 { return result }
+        result.learn(losers: losers, dataCount: block.dataCount, extra: block.extra, members: members.count)
+        return result
     }
 
     // MARK: Inputs
 
     /// A member has these keys installed: a STATUS or the ACK of a CONFIGURE said so. Late ones count too.
     public mutating func confirm(_ member: UInt32, now: Instant) {
-        guard unconfirmed.remove(member) != nil || failed.removeValue(forKey: member) != nil else { return }
-        confirmed[member] = now - startedAt
-        if unconfirmed.isEmpty, !isEnded { state = .ending }
+        guard let position = members.position(of: member) else { return }
+        switch members.fate(position) {
+        case .none, .confirmed: return
+        case .unconfirmed, .silent, .refused, .unreachable, .revoked: break
+        }
+        members.confirm(position, milliseconds: UInt32(clamping: (now - startedAt).wholeMilliseconds))
+        endIfAllAreThere()
     }
 
-    /// A member says that it lacks something of this transaction.
-    public mutating func negativeAcknowledgement(from member: UInt32, now: Instant) {
-        guard unconfirmed.contains(member) else { return }
+    /// A member says that it lacks so many datagrams of its block. Of which block it is, its index says: one that heard
+    /// nothing does not know.
+    public mutating func negativeAcknowledgement(from member: UInt32, needed: UInt8, block: UInt16, now: Instant) {
+        guard let position = members.position(of: member), members.isUnconfirmed(position) else { return }
         negativeAcknowledgements += 1
-        alive.insert(member)
-        // The answer to a NACK need not wait for the slowest answering slot: gather a moment, then repair.
-        if case .collecting(let round, let until) = state {
-            state = .collecting(round: round, until: min(until, now + PushPolicy.guardTime))
+        members.note(.alive, position)
+        if !members.has(.lacked, position) {
+            members.note(.lacked, position)
+            lackedCount += 1
         }
+        // While a round is being sent NACKs are about what it brings.
+        guard case .collecting = state, !members.has(.asking, position), let own = self.block(of: member) else {
+            return
+        }
+        members.note(.asking, position)
+        if nackers.isEmpty { firstNACKAt = now }
+        nackers.append(position)
+        blocks[own].asking += 1
+        blocks[own].needed = max(blocks[own].needed, min(max(Int(needed), 1), blocks[own].dataCount))
+        if let part = blocks[own].part(of: member) { blocks[own].askedParts.insert(part) }
     }
 
     /// A member lives, whatever it holds (the answer to a probe).
-    public mutating func heard(from member: UInt32) { if unconfirmed.contains(member) { alive.insert(member) } }
+    public mutating func heard(from member: UInt32) {
+        guard let position = members.position(of: member), members.isUnconfirmed(position) else { return }
+        members.note(.alive, position)
+    }
 
     /// A member will not confirm any more; it is named with this reason.
     public mutating func giveUp(_ member: UInt32, reason: UnconfirmedReason) {
-        guard unconfirmed.remove(member) != nil else { return }
-        failed[member] = reason
-        if unconfirmed.isEmpty, !isEnded { state = .ending }
+        guard let position = members.position(of: member), members.isUnconfirmed(position) else { return }
+        members.fail(position, reason)
+        endIfAllAreThere()
+    }
+
+    private mutating func endIfAllAreThere() {
+        guard members.unconfirmedCount == 0, !isEnded else { return }
+        // Everybody has it: what nobody asked for by now was not lost.
+        if case .collecting = state, losers == nil { losers = Double(lackedCount) }
+        state = .ending
     }
 
     /// Nothing more may go by multicast: who has the channel's KEK lost its authorisation. Whoever has not confirmed
     /// gets the keys by a unicast that the caller sends now.
     public mutating func leaveMulticast(now: Instant) {
         switch state {
-        case .transmitting, .collecting: state = .unicasting(asked: true, until: now + policy.roundTrip * 10)
+        case .sending, .collecting:
+            state = .unicasting(isAsked: true)
+            unicastRounds = 1
+            stepAt = now + policy.roundTrip * Self.profileRoundTrips
         case .unicasting, .probing, .ending, .ended: break
         }
     }
@@ -148,114 +232,117 @@ public struct PushSender: Sendable {
     /// Moves the activation to an earlier instant and gives the COMMIT that says so.
     public mutating func commit(activateAt instant: Instant, now: Instant) -> TransactionHeader {
         activateAt = min(activateAt, instant)
-        var header = header(kind: .commit, round: 0, now: now)
-        header.feedback = FeedbackRequest(mode: .none)
-        return header
+        return header(.commit, feedback: FeedbackRequest(mode: .none, nackShare: wireShare), now: now)
     }
 
     // MARK: Outputs
 
+    /// When `poll` has something to do next; nil when it is over.
+    public var due: Instant? {
+        switch state {
+        case .sending: sendAt
+        case .collecting: collectingDue
+        case .unicasting, .probing: stepAt
+        case .ending: startedAt
+        case .ended: nil
+        }
+    }
+
     /// What to do now. Call until it gives `.wait` or `.ended`.
     public mutating func poll(now: Instant) -> Action {
-        switch state {
-        case .transmitting(let round, let copiesLeft, let next):
-            guard next <= now else { return .wait(until: next) }
-            return transmit(round: round, copiesLeft: copiesLeft, now: now)
-        case .collecting(let round, let until):
-            guard until <= now else { return .wait(until: until) }
-            let isLastRound = Int(round) >= policy.repairRounds || unconfirmed.count <= policy.unicastBelow
-            state =
-                isLastRound
-                ? .unicasting(asked: false, until: now) : .transmitting(round: round + 1, copiesLeft: 1, next: now)
-            return poll(now: now)
-        case .unicasting(let asked, let until):
-            guard asked else {
-                unicasts += unconfirmed.count
-                unicastRounds += 1
-                // Time for the profile to be repeated a few times.
-                state = .unicasting(asked: true, until: now + policy.roundTrip * 10)
-                return .unicast(unconfirmed.sorted())
+        while let due, due <= now {
+            switch state {
+            case .sending: if let action = send(now: now) { return action }
+            case .collecting: if let action = collect(now: now) { return action }
+            case .unicasting(let isAsked): if let action = unicast(isAsked: isAsked, now: now) { return action }
+            case .probing(let isAsked): if let action = probe(isAsked: isAsked, now: now) { return action }
+            case .ending:
+                state = .ended
+                return .ended(verdict(now: now))
+            case .ended: break
             }
-            guard until <= now else { return .wait(until: until) }
-            alive = []
-            state = .probing(asked: false, until: now)
-            return poll(now: now)
-        case .probing(let asked, let until):
-            guard asked else {
-                state = .probing(asked: true, until: now + policy.roundTrip * 5)
-                return .probe(unconfirmed.sorted())
-            }
-            guard until <= now else { return .wait(until: until) }
-            for member in unconfirmed where !alive.contains(member) || unicastRounds > 1 {
-                failed[member] = alive.contains(member) ? .refused : .silent
-            }
-            unconfirmed.subtract(failed.keys)
-            state = unconfirmed.isEmpty ? .ending : .unicasting(asked: false, until: now)
-            return poll(now: now)
-        case .ending:
-            state = .ended
-            return .ended(verdict(now: now))
-        case .ended:
-            return .wait(until: nil)
         }
+        return .wait(until: due)
     }
 
-    private mutating func transmit(round: UInt8, copiesLeft: Int, now: Instant) -> Action {
-        let copy = max(policy.copies, 1) - copiesLeft
-        let isRepetition = round > 0 || copy > 0
-        var header = header(kind: isRepetition ? .parity : .data, round: round, now: now)
-        header.datagramCount = UInt8(clamping: max(policy.copies, 1) + policy.repairRounds)
-        header.index = isRepetition ? UInt8(clamping: round > 0 ? max(policy.copies, 1) - 1 + Int(round) : copy) : 0
-        datagrams += 1
-        if copy == 0 || round > 0 { rounds += 1 }
-        // At 1,400 octets per datagram the pace of the channel is also the least distance of two copies.
-        let gap =
-            policy.copies > 1 ? policy.spread / (policy.copies - 1) : .zero
-        let pace = policy.serialisation(of: body.count + Self.overheadOctets)
-        if copiesLeft > 1 {
-            state = .transmitting(round: round, copiesLeft: copiesLeft - 1, next: now + max(gap, pace))
+    // MARK: Unicast, probes, the end
+
+    /// Time for a profile to be repeated a few times, and for a probe.
+    private static let profileRoundTrips = 10
+    private static let probeRoundTrips = 5
+    /// Octets that one profile and one probe are reckoned with, and how many go at a time.
+    private static let profileOctets = 700
+    private static let profilesAtOnce = 4
+    private static let probeOctets = 150
+    private static let probesAtOnce = 16
+
+    mutating func beginUnicast(now: Instant) {
+        state = .unicasting(isAsked: false)
+        unicastRounds += 1
+        (cursor, stepAt) = (0, now)
+    }
+
+    /// The next unconfirmed members, at most so many.
+    private mutating func batch(_ most: Int) -> [UInt32] {
+        var result: [UInt32] = []
+        while cursor < members.positions.upperBound, result.count < most {
+            if members.isUnconfirmed(cursor) { result.append(members.member(at: cursor)) }
+            cursor += 1
+        }
+        while cursor < members.positions.upperBound, !members.isUnconfirmed(cursor) { cursor += 1 }
+        return result
+    }
+
+    private mutating func unicast(isAsked: Bool, now: Instant) -> Action? {
+        guard !isAsked else {
+            members.forget(.alive)
+            state = .probing(isAsked: false)
+            (cursor, stepAt) = (0, now)
+            return nil
+        }
+        let batch = batch(Self.profilesAtOnce)
+        unicasts += batch.count
+        if cursor < members.positions.upperBound {
+            stepAt = now + policy.serialisation(of: Self.profileOctets) * batch.count
         } else {
-            state = .collecting(
-                round: round, until: now + pace + policy.roundTrip + window + PushPolicy.guardTime)
+            state = .unicasting(isAsked: true)
+            stepAt = now + policy.roundTrip * Self.profileRoundTrips
         }
-        return .multicast(header, body: body)
+        return batch.isEmpty ? nil : .unicast(batch)
     }
 
-    /// Header, transaction payload, signature and tag of a PUSH, rounded up.
-    private static let overheadOctets = 220
-
-    /// From the first to the last answering slot.
-    private var window: Duration {
-        .milliseconds(Int64(policy.slotMilliseconds) * Int64(slots))
+    /// Members that asked, while the rounds go on.
+    mutating func unicastDirectly(now: Instant) -> Action? {
+        let batch = direct.prefix(Self.profilesAtOnce).filter { members.isUnconfirmed($0) }
+        direct.removeFirst(min(direct.count, Self.profilesAtOnce))
+        directAt = now + policy.serialisation(of: Self.profileOctets) * batch.count
+        unicasts += batch.count
+        return batch.isEmpty ? nil : .unicast(batch.map { members.member(at: $0) })
     }
 
-    private var range: ClosedRange<UInt32> { (unconfirmed.min() ?? 0)...(unconfirmed.max() ?? .max) }
-    private var slots: UInt32 {
-        let range = range
-        return (range.upperBound - range.lowerBound).addingReportingOverflow(1).partialValue
-    }
-
-    private func header(kind: TransactionHeader.Kind, round: UInt8, now: Instant) -> TransactionHeader {
-        let feedback = FeedbackRequest(
-            mode: .all, round: round, slotMilliseconds: policy.slotMilliseconds, slots: max(slots, 1),
-            nackWaitMilliseconds: UInt16(clamping: policy.roundTrip.wholeMilliseconds / 2))
-        // The first transmission serves everybody, a repair only those that are still unconfirmed (who else hears it
-        // has nothing to answer).
-        return TransactionHeader(
-            kind: kind, group: group, epoch: epoch, transaction: transaction, memberFirst: range.lowerBound,
-            memberLast: range.upperBound, feedback: feedback,
-            activateInMilliseconds: Self.milliseconds(until: activateAt, from: now),
-            deactivateInMilliseconds: Self.milliseconds(until: deactivateAt, from: now))
-    }
-
-    static func milliseconds(until instant: Instant, from now: Instant) -> UInt32 {
-        UInt32(clamping: max((instant - now).wholeMilliseconds, 0))
+    private mutating func probe(isAsked: Bool, now: Instant) -> Action? {
+        guard isAsked else {
+            let batch = batch(Self.probesAtOnce)
+            if cursor < members.positions.upperBound {
+                stepAt = now + policy.serialisation(of: Self.probeOctets) * batch.count
+            } else {
+                state = .probing(isAsked: true)
+                stepAt = now + policy.roundTrip * Self.probeRoundTrips
+            }
+            return batch.isEmpty ? nil : .probe(batch)
+        }
+        for position in members.positions where members.isUnconfirmed(position) {
+            let isAlive = members.has(.alive, position)
+            if !isAlive || unicastRounds > 1 { members.fail(position, isAlive ? .refused : .silent) }
+        }
+        if members.unconfirmedCount == 0 { state = .ending } else { beginUnicast(now: now) }
+        return nil
     }
 
     private func verdict(now: Instant) -> PushVerdict {
         PushVerdict(
-            group: group, transaction: transaction, confirmed: confirmed, unconfirmed: failed,
-            duration: now - startedAt, rounds: rounds, datagrams: datagrams,
-            negativeAcknowledgements: negativeAcknowledgements, unicasts: unicasts)
+            group: group, transaction: transaction, confirmed: members.confirmations(),
+            unconfirmed: members.failures(), duration: now - startedAt, rounds: rounds, datagrams: datagrams,
+            polls: polls, negativeAcknowledgements: negativeAcknowledgements, unicasts: unicasts)
     }
 }

@@ -30,7 +30,7 @@ final class ConvergenceChecker: Checker {
     init(_ directory: Directory) {
         self.directory = directory
         let windows = zip(directory.policies, directory.roles).map { policy, roles in
-            Duration.milliseconds(Int64(policy.slotMilliseconds)) * roles.count * 4
+            policy.slot * roles.count * 4
         }
         verdictTime = .seconds(180) + (windows.max() ?? .zero)
     }

@@ -15,7 +15,7 @@ struct Directory {
 
     struct GroupPolicy {
         let control: SocketAddress
-        let slotMilliseconds: UInt16
+        let slot: Duration
         let spread: Duration
         let activateAfter: Duration
         let keepOld: Duration
@@ -29,7 +29,7 @@ struct Directory {
         policies = scenario.groups.enumerated().map { index, group in
             GroupPolicy(
                 control: Self.control(scenario.sharesControlAddress ? 0 : index),
-                slotMilliseconds: group.push.slotMilliseconds, spread: group.push.spread,
+                slot: group.push.slot, spread: group.push.spread,
                 activateAfter: group.rollover.activateAfter, keepOld: group.rollover.keepOld, flows: group.flows,
                 roundTrip: group.push.roundTrip)
         }

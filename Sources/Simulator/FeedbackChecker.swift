@@ -19,7 +19,7 @@ final class FeedbackChecker: Checker {
     init(_ directory: Directory) {
         var allowed = 0.0
         for (policy, roles) in zip(directory.policies, directory.roles) {
-            allowed += Self.window.inSeconds * 1_000 / Double(policy.slotMilliseconds) * 1.1 + 2 * Double(roles.count)
+            allowed += Self.window.inSeconds / policy.slot.inSeconds * 1.1 + 2 * Double(roles.count)
         }
         self.allowed = Int(allowed.rounded(.up))
     }

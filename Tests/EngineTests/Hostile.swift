@@ -249,7 +249,8 @@ final class HostileServer {
         let sealer = try PushSealer(group: 1, rekeySA: rekeySA(epoch), signingKey: signingKey)
         let header = TransactionHeader(
             kind: .data, group: 1, epoch: epoch, transaction: transaction,
-            feedback: FeedbackRequest(mode: .all, slotMilliseconds: 10, slots: 1), activateInMilliseconds: activateIn,
+            feedback: FeedbackRequest(mode: .all, slotMicroseconds: 10_000, slots: 1),
+            activateInMilliseconds: activateIn,
             deactivateInMilliseconds: deactivateIn)
         sequence += 1
         let body = try KeyUpdate(rekeySA: next, dataSAs: sas, replaced: []).body()

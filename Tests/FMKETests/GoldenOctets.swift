@@ -155,14 +155,14 @@ enum GoldenOctets {
         f1                           ; exchange = 241
         01                           ; flags = 1
         00000000                     ; message-id = 0
-        00000148                     ; length = 328
+        00000150                     ; length = 336
         000000000000002a             ; sequence = 42
         """)
 
     /// PUSH, data, decrypted; signed with Ed25519, so every octet is determined.
     static let pushData = fields(
         """
-        01 00 003c                   ; TRANSACTION: next payload 1, 60 octets
+        01 00 0044                   ; TRANSACTION: next payload 1, 68 octets
         01                           ; kind = 1
         01                           ; mode = 1
         00                           ; round = 0
@@ -178,11 +178,13 @@ enum GoldenOctets {
         00                           ; reserved
         00000000                     ; first = 0
         00000063                     ; last = 99
-        0014                         ; slot = 20
-        04b0                         ; nack-wait = 1200
+        00005014                     ; slot = 20500
+        000000fa                     ; answer-in = 250
         00000064                     ; slots = 100
         0001                         ; modulus = 1
         0000                         ; residue = 0
+        04b0                         ; nack-wait = 1200
+        ffff                         ; nack-share = 65535
         000007d0                     ; activate-in = 2000
         00001b58                     ; deactivate-in = 7000
         0c 00 004b                   ; SA: next payload 12, 75 octets
@@ -220,14 +222,14 @@ enum GoldenOctets {
         ; key (attribute 1):
         0001 0024 404142434445464748494a4b4c4d4e4f505152535455565758595a5b5c5d5e5f60616263
         00 00 0044                   ; SIG: next payload 0, 68 octets
-        59527b585b624da8b1bbfd3dde4318a59278f358ca6f03edb40dbee2ccf840eea78e8367f19577a37fe772ce50fb1aef
-        4e665ee41717636705621100228f6f05 ; signature
+        20d52e58884baab24404407157ead788e59f7ec60a07cf3996b279f742aeb98ab1dbcc9faa7f862fbdc999f30866dfde
+        65daeb2128afa901167e4a985d89410a ; signature
         """)
 
     /// PUSH, parity of a block of one datagram, decrypted: the shard repeats the body.
     static let pushParity = fields(
         """
-        89 00 003c                   ; TRANSACTION: next payload 137, 60 octets
+        89 00 0044                   ; TRANSACTION: next payload 137, 68 octets
         02                           ; kind = 2
         01                           ; mode = 1
         00                           ; round = 0
@@ -243,11 +245,13 @@ enum GoldenOctets {
         00                           ; reserved
         00000000                     ; first = 0
         00000063                     ; last = 99
-        0014                         ; slot = 20
-        04b0                         ; nack-wait = 1200
+        00005014                     ; slot = 20500
+        000000fa                     ; answer-in = 250
         00000064                     ; slots = 100
         0001                         ; modulus = 1
         0000                         ; residue = 0
+        04b0                         ; nack-wait = 1200
+        ffff                         ; nack-share = 65535
         000007d0                     ; activate-in = 2000
         00001b58                     ; deactivate-in = 7000
         09 00 009b                   ; PARITY: next payload 9, 155 octets
@@ -256,14 +260,14 @@ enum GoldenOctets {
         00390001000001000031040000100200010024404142434445464748494a4b4c4d4e4f505152535455565758595a5b5c
         5d5e5f60616263 ; shard
         00 00 0044                   ; SIG: next payload 0, 68 octets
-        b1ec6bf3b8c52b1c4674a75dfc6648703fa72bdc641ba5937cd5ce9db1d150da52aa405d98cd9e8d8df3fa39d388064e
-        3a271ced52638d69780ae089ddbccd05 ; signature
+        a99ccc2e8e0421006604263fc46bf109741d73d8c64b9385d085d698b7b2fb83575dacf78b11c9f34be75d84ae9ca0e7
+        9792492ba88bed333fdc0c265c81ae08 ; signature
         """)
 
     /// BEACON, decrypted.
     static let beacon = fields(
         """
-        09 00 003c                   ; TRANSACTION: next payload 9, 60 octets
+        09 00 0044                   ; TRANSACTION: next payload 9, 68 octets
         03                           ; kind = 3
         00                           ; mode = 0
         00                           ; round = 0
@@ -279,22 +283,24 @@ enum GoldenOctets {
         00                           ; reserved
         00000000                     ; first = 0
         00000063                     ; last = 99
-        0014                         ; slot = 20
-        04b0                         ; nack-wait = 1200
-        00000064                     ; slots = 100
+        00000000                     ; slot = 0
+        000000fa                     ; answer-in = 250
+        00000000                     ; slots = 0
         0001                         ; modulus = 1
         0000                         ; residue = 0
+        04b0                         ; nack-wait = 1200
+        03e7                         ; nack-share = 999
         000007d0                     ; activate-in = 2000
         00001b58                     ; deactivate-in = 7000
         00 00 0044                   ; SIG: next payload 0, 68 octets
-        0cf4908c25f263c24f06be8f367c01dd07943b1c4d83bbf8f70cf95cf180dc4f17d6a0c38630b318836ccaaebe8a9028
-        ee1391209111d410b7f61c2fe94f4a0c ; signature
+        a0ebb9211f3f14f4ea269a5c2096c6a8062079a3830f05119f1c846fc970c19fe4526ff6c5320fc13e600a6733261af5
+        8483c1bb6b6fa8be9ee60d7ebb65d70b ; signature
         """)
 
     /// COMMIT, decrypted.
     static let commit = fields(
         """
-        09 00 003c                   ; TRANSACTION: next payload 9, 60 octets
+        09 00 0044                   ; TRANSACTION: next payload 9, 68 octets
         04                           ; kind = 4
         01                           ; mode = 1
         00                           ; round = 0
@@ -310,36 +316,38 @@ enum GoldenOctets {
         00                           ; reserved
         00000000                     ; first = 0
         00000063                     ; last = 99
-        0014                         ; slot = 20
-        04b0                         ; nack-wait = 1200
+        00005014                     ; slot = 20500
+        000000fa                     ; answer-in = 250
         00000064                     ; slots = 100
         0001                         ; modulus = 1
         0000                         ; residue = 0
+        04b0                         ; nack-wait = 1200
+        ffff                         ; nack-share = 65535
         000001f4                     ; activate-in = 500
         00001b58                     ; deactivate-in = 7000
         00 00 0044                   ; SIG: next payload 0, 68 octets
-        e42676a50a748e68933bd45871248cee1a87ee5d77375479529fca8966d559cd457a1e377bf64cdc66fdcb054964999e
-        74a0ab43580f0214710086b7b2eb580a ; signature
+        db5703a968b207e3ac88ca52310e1d316dea9a5c18e412b7f79d0eb202b34196664da226bb219726c8edc581dcd13055
+        634d460344ed2f4313ac13af45d1f10d ; signature
         """)
 
     /// The whole BEACON as it travels.
     static let sealedBeacon = fields(
         """
-        a0a1a2a3a4a5a6a7a8a9aaabacadaeaf8810f10100000000000000b4000000000000002cccf81948af155cc45dfa4f7ad2967b11
-        f9672a5c8abac80890a7da58598aab6aeaca69b2dc48fbacdc79fb2d1c0c8f7603286c90c76f2f5e0162eef1dc82884d1d98ffed
-        77fcc482c2684d8ccc0a41adfe45bcbea6454457a16ed67896d41873249c0dcc5fc989f79d92f3e7136d44a80e50ba919af66f08
-        efe922a6e9c1c07091d7f7521585688e2882fe9dcffa83ab
+        a0a1a2a3a4a5a6a7a8a9aaabacadaeaf8810f10100000000000000bc000000000000002cccf81930af155cc45dfa4f7ad2967b11
+        f9672a5c8abac80890a7da58598aab6aeaca69b2dc48fbacdc6dff9d1c0c8fe803296c90c76e288e05d2f64edc828fd9116c7439
+        520ea7042d854a22e549548413f71dfecb50390750425687e45bc12dac5629601089fb70faac56bf68d5db41de2321d638c1a1ed
+        dc9cff326be122c27d75d8f1937a29e7baa4b8b95c13fb01e94d68dbb8d90a9b
         """)
 
     /// A whole PUSH signed with ECDSA on P-256, the key of RFC 6979 A.2.5: data, as `pushData`.
     static let sealedP256 = fields(
         """
-        a0a1a2a3a4a5a6a7a8a9aaabacadaeaf8810f1010000000000000148000000000000002a31be32bf49980a3978dfc04a15bd20cc
-        5b6ba3c2adbc613cb7d9db773d5ae602b34407ebdcaedb7b58b029d0f6b506f6f1a3947c58d6f3a296374e12d0a65f4d1a981d13
-        5af44d9ce25332302f48823d0edb00356a649eb50f3c5638f59da63996163c91bc9bd9c2f687fe994b92aa55bd5cbcadbf1fdd52
-        b3446ab5af90973ee0703f65bef7d9054cc5d0767c3dca9dc6ce3bac1f29c736438e5fd13d4ed89ee87f1597d4fe5999cfcd3fe6
-        54f0a76cdaf018c8e863957e8d360279212c83c409e3670d31a05479935c8674a79204702431a93277f49c512084b32319c6e5b2
-        0fab1fd9b467504e29276cc6191dfd5d68d0fd163d2800080d3d3551d7c9297e9ec7bd623933dac7089bc3f2256f7da5f13b9ac1
-        c0b80f3279d00f6d6f053249e27dbeb0
+        a0a1a2a3a4a5a6a7a8a9aaabacadaeaf8810f1010000000000000150000000000000002a31be32c749980a3978dfc04a15bd20cc
+        5b6ba3c2adbc613cb7d9db773d5ae602b34407ebdcaedb7b58a47d74f6b50668f1a2941858d7f4729287aab5dca658d61a980649
+        56f44dd7e24332322f4882060fda04356a6c58bd6a2dadc70a9561197e122c6f429accd17a9313184b93bf55bf4cba2dbe11ccd2
+        b5446f35a99f873eea703d65b7f6da9442c5c3f6733dcb8dc2ce2aac1f39c43e478e67d13c5ed996e87f1d93d5fe499acfcc0ec6
+        14b1f52d9eb45eabe06b9d76853e0a7139349bdc11fb7f1539a85c719b548e7c9faa3c48786cf729324d8a605b349cbcbf1c6012
+        cd376e57ffb175332f68a58894c0c771dae4f8dc7b856b4f503a9f6d9ce75be5dba1271b6cdb4f8e5732af68a52859997a9f1af0
+        93b60d63677138cd8473c23e0ff6f015f47b6dbbaf741467
         """)
 }

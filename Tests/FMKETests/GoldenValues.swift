@@ -71,8 +71,9 @@ enum Golden {
             kind: kind, group: 10, epoch: 3, transaction: 6, index: index, dataCount: 1, datagramCount: 2,
             memberFirst: 0, memberLast: 99,
             feedback: FeedbackRequest(
-                mode: kind == .beacon ? .none : .all, round: 0, slotMilliseconds: 20, slots: 100,
-                nackWaitMilliseconds: 1_200),
+                mode: kind == .beacon ? .none : .all, round: 0, answerInMilliseconds: 250,
+                slotMicroseconds: kind == .beacon ? 0 : 20_500, slots: kind == .beacon ? 0 : 100,
+                nackWaitMilliseconds: 1_200, nackShare: kind == .beacon ? 999 : .max),
             activateInMilliseconds: kind == .commit ? 500 : 2_000, deactivateInMilliseconds: 7_000)
     }
 

@@ -70,7 +70,7 @@ import Testing
             let sequence = samples.number(1...UInt64.max)
             let ours = try PushSealer(group: forge.group, rekeySA: forge.rekeySA, signingKey: TestKeys.p256)
                 .seal(header, body: update.body(), sequence: sequence)
-            let transaction = try Forge.open(ours, group: forge.group, rekeySA: forge.rekeySA)[4..<60]
+            let transaction = try Forge.open(ours, group: forge.group, rekeySA: forge.rekeySA)[4..<68]
             requests.append([
                 "do": "seal", "kek": hexadecimal(forge.rekeySA.kek.revealed()), "group": String(forge.group),
                 "epoch": String(forge.rekeySA.epoch), "spi": hexadecimal(Forge.spi(forge.rekeySA.spi)),
@@ -130,11 +130,13 @@ import Testing
         set("last", header.memberLast)
         set("mode", header.feedback.mode.rawValue)
         set("round", header.feedback.round)
-        set("slot", header.feedback.slotMilliseconds)
+        set("slot", header.feedback.slotMicroseconds)
+        set("answer-in", header.feedback.answerInMilliseconds)
         set("slots", header.feedback.slots)
         set("modulus", header.feedback.modulus)
         set("residue", header.feedback.residue)
         set("nack-wait", header.feedback.nackWaitMilliseconds)
+        set("nack-share", header.feedback.nackShare)
         set("activate-in", header.activateInMilliseconds)
         set("deactivate-in", header.deactivateInMilliseconds)
         if header.kind == .parity { fields["parity.0.shard"] = hexadecimal(push.body) }

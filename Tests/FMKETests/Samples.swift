@@ -133,11 +133,15 @@ struct Samples {
     }
 
     func feedback() -> FeedbackRequest {
-        let modulus = UInt16(number(1...64))
+        let mode: FeedbackRequest.Mode = pick([.none, .all, .census])
+        let modulus = mode == .census ? UInt16(number(1...64)) : 1
+        let slots = mode == .none ? 0 : max(1, u32())
+        let longest = UInt64(UInt32.max) * 1_000 / UInt64(max(slots, 1))
         return FeedbackRequest(
-            mode: pick([.none, .all, .census]), round: UInt8(number(0...255)), slotMilliseconds: u16(),
-            slots: max(1, u32()), modulus: modulus, residue: UInt16(random.number(below: UInt64(modulus))),
-            nackWaitMilliseconds: u16())
+            mode: mode, round: UInt8(number(0...255)), answerInMilliseconds: u32(),
+            slotMicroseconds: mode == .none ? 0 : UInt32(number(0...min(longest, UInt64(UInt32.max)))), slots: slots,
+            modulus: modulus, residue: UInt16(random.number(below: UInt64(modulus))), nackWaitMilliseconds: u16(),
+            nackShare: u16())
     }
 
     func header(_ kind: TransactionHeader.Kind, group: UInt32, epoch: UInt32) -> TransactionHeader {

@@ -32,7 +32,7 @@ struct Forge {
         let sealer = try PushSealer(group: group, rekeySA: rekeySA, signingKey: signingKey)
         let plain = try Self.open(
             sealer.seal(header, body: samples.body(kind), sequence: 1), group: group, rekeySA: rekeySA)
-        return Array(plain[4..<60])
+        return Array(plain[4..<68])
     }
 
     func payloads(of body: [UInt8]) throws -> [RawPayload] {
@@ -188,7 +188,7 @@ struct Forge {
 
     /// Signed by the GCKS, but not what docs/FMKE.md describes.
     @Test func authenticButMalformedContentIsRefused() throws {
-        let transaction = Array(plain[4..<60])
+        let transaction = Array(plain[4..<68])
         func refusal(_ payloads: [RawPayload], next: PayloadType = .signature) throws -> FMKEError? {
             var chain = PayloadChain.encode(payloads + [RawPayload(next, [])]).octets
             chain.removeLast(4)

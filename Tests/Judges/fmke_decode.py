@@ -210,14 +210,18 @@ def transaction(reader):
     index, data, total = reader.number(1, "index"), reader.number(1, "data"), reader.number(1, "datagrams")
     reader.zero(1)
     first, last = reader.number(4, "first"), reader.number(4, "last")
-    reader.number(2, "slot"), reader.number(2, "nack-wait")
+    slot = reader.number(4, "slot")
+    reader.number(4, "answer-in")
     slots = reader.number(4, "slots")
     modulus, residue = reader.number(2, "modulus"), reader.number(2, "residue")
+    reader.number(2, "nack-wait"), reader.number(2, "nack-share")
     reader.number(4, "activate-in"), reader.number(4, "deactivate-in")
     reader.end()
     need(kind in (1, 2, 3, 4) and mode in (0, 1, 2), "kind or mode")
     need(block < blocks and 0 < data <= total and first <= last and residue < modulus, "contradiction")
-    need(mode == 0 or slots > 0, "no slots")
+    need((slots == 0 and slot == 0) if mode == 0 else slots > 0, "slots")
+    need(mode == 2 or modulus == 1, "modulus")
+    need(slots * slot <= 1000 * 0xffffffff, "slots that last too long")
     need({1: index < data, 2: data <= index < total}.get(kind, index == 0 and block == 0), "index")
     return kind
 
@@ -340,14 +344,14 @@ def do_status(request, fields):
 
 
 def do_seal(request, fields):
-    """`transaction`: the 56 octets of the body; `body`: the plain body, first payload type in front."""
+    """`transaction`: the 64 octets of the body; `body`: the plain body, first payload type in front."""
     group, epoch, sequence = int(request["group"]), int(request["epoch"]), struct.pack(">Q", int(request["sequence"]))
     spi, body = bytes.fromhex(request["spi"]), bytes.fromhex(request["body"])
     content, at = bytearray(body[1:]), 0
     while content[at] != 0:
         at += struct.unpack(">H", content[at + 2:at + 4])[0]
     content[at] = 9
-    payloads = bytes([body[0], 0, 0, 60]) + bytes.fromhex(request["transaction"]) + bytes(content)
+    payloads = bytes([body[0], 0, 0, 68]) + bytes.fromhex(request["transaction"]) + bytes(content)
     length = 36 + len(payloads) + 68 + 16
     header = spi + bytes([136, 0x10, 241, 1]) + bytes(4) + struct.pack(">I", length)
     context = LABEL + b"\0" + struct.pack(">I", group) + spi + struct.pack(">I", epoch) + sequence + header

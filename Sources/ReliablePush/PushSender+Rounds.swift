@@ -1,0 +1,375 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Basics
+internal import FMKE
+
+/// Multicast rounds: what is sent, who is asked to answer when, and what follows from the answers.
+extension PushSender {
+    /// With fewer NACKs than this from a part of those who lack something, a larger part is asked.
+    private static let fewNACKs = 5
+    /// The share grows by this factor from poll to poll.
+    private static let shareGrowth = 8.0
+    /// A round that ends on the wire as number 250 is the last: round numbers have one octet.
+    private static let roundsMost: UInt8 = 250
+    /// Repairs by multicast at most, however many members still lack something.
+    private static let repairsMost = 16
+    /// With one copy of one datagram, a loss at the source leaves everybody without. From so many times the wanted
+    /// NACKs on, members are asked as carefully as without experience.
+    private static let fragileFactor = 64
+    /// Of a member set with holes, the slots are this much more than the members: two may share one.
+    private static let looseSlots = (numerator: 5, denominator: 4, spare: 4)
+
+    // MARK: Sending
+
+    /// Round 0: data of all blocks and what experience says beyond.
+    mutating func begin(now: Instant) {
+        let count = members.unconfirmedCount
+        for index in blocks.indices {
+            blocks[index].extra = learned.extra(
+                dataCount: blocks[index].dataCount, members: members.count, policy: policy)
+        }
+        // Position by position over all blocks: what a burst of loss takes is spread over them.
+        let longest = blocks.map { $0.dataCount + $0.extra }.max() ?? 0
+        var datagrams: [Planned] = []
+        for position in 0..<longest {
+            for index in blocks.indices where position < blocks[index].dataCount + blocks[index].extra {
+                datagrams.append(.datagram(block: index, index: blocks[index].takeIndex()))
+            }
+        }
+        share = firstShare(count)
+        nackWait = wait(expected: expectedLosers.map { $0 * share })
+        start(datagrams, asks: policy.feedback != .none, now: now)
+    }
+
+    private var expectedLosers: Double? {
+        guard let block = blocks.max(by: { $0.dataCount < $1.dataCount }) else { return nil }
+        return learned.expected(dataCount: block.dataCount, extra: block.extra, members: members.count)
+    }
+
+    private func firstShare(_ count: Int) -> Double {
+        let target = Double(max(policy.nackTarget, 1))
+        let careful = target / Double(max(count, 1))
+        guard policy.adapts, let expected = expectedLosers else { return min(1, careful) }
+        let isFragile = blocks.count == 1 && blocks[0].dataCount + blocks[0].extra == 1
+        if isFragile, count > policy.nackTarget * Self.fragileFactor { return min(1, careful) }
+        return min(1, target / max(expected, 1))
+    }
+
+    /// Long enough that the NACKs expected fit the return channel one after the other.
+    private func wait(expected: Double?) -> Duration {
+        let most = min(Double(max(policy.nackTarget, 1)), Double(members.unconfirmedCount))
+        let count = expected.map { min(max(4 * $0, 4), most) } ?? most
+        return min(policy.slot * count.rounded(.up), .seconds(60))
+    }
+
+    /// Begins a round with these datagrams. A BEACON follows where somebody may hear none of them.
+    private mutating func start(_ datagrams: [Planned], asks: Bool, now: Instant) {
+        nackers = []
+        findUnconfirmed()
+        plan = datagrams
+        let isThin = blocks.contains { $0.dataCount == 1 } || round > 0
+        if datagrams.isEmpty {
+            plan.append(.poll(asks: asks))
+        } else {
+            rounds += 1
+            if isThin { plan.append(.poll(asks: false)) }
+        }
+        planned = 0
+        slots = asks ? answeringSlots() : 0
+        let largest = blocks.flatMap { $0.parts }.map(\.body.count).max() ?? 0
+        let pace = policy.serialisation(of: largest + Self.overheadOctets)
+        gap = max(pace, Self.spacing(of: datagrams.count, data: dataCount(in: datagrams), spread: policy.spread))
+        (sendAt, answerAt) = (now, now + gap * (plan.count - 1))
+        nackBy = answerAt + nackWait + policy.roundTrip + PushPolicy.guardTime
+        if slots > 0 {
+            slotsBy = answerAt + policy.slot * Int(slots) + policy.roundTrip + PushPolicy.guardTime
+        }
+        state = .sending
+    }
+
+    private func dataCount(in datagrams: [Planned]) -> Int {
+        if round > 0 { return 0 }
+        return datagrams.count - blocks.reduce(0) { $0 + $1.extra }
+    }
+
+    /// Of data with so much beyond it: the distance at which a burst of half the spread takes no more than what is
+    /// there beyond. Copies of one datagram fill the spread.
+    private static func spacing(of count: Int, data: Int, spread: Duration) -> Duration {
+        let extra = count - data
+        guard count > 1, extra > 0 else { return .zero }
+        let length = data <= 1 ? spread : min(max(spread * count / (2 * extra), spread), spread * 5)
+        return length / (count - 1)
+    }
+
+    /// Header, transaction payload, signature and tag of a PUSH, rounded up.
+    private static let overheadOctets = 220
+
+    mutating func send(now: Instant) -> Action? {
+        guard planned < plan.count else {
+            state = .collecting
+            return nil
+        }
+        let next = plan[planned]
+        planned += 1
+        sendAt = now + gap
+        if planned == plan.count {
+            state = .collecting
+            // Late datagrams make late answers.
+            let delay = now - answerAt
+            if delay > .zero {
+                answerAt = now
+                nackBy = nackBy + delay
+                slotsBy = slots > 0 ? slotsBy.map { $0 + delay } : slotsBy
+            }
+        }
+        switch next {
+        case .poll(let asks):
+            polls += 1
+            return .multicast(header(.beacon, feedback: feedback(asks: asks, now: now), now: now), body: [])
+        case .datagram(let index, let number):
+            guard blocks[index].unconfirmed != nil, let body = blocks[index].body(number) else { return nil }
+            datagrams += 1
+            let kind: TransactionHeader.Kind = number < blocks[index].dataCount ? .data : .parity
+            var header = header(kind, feedback: feedback(asks: true, now: now), now: now)
+            header.block = blocks[index].number
+            header.index = number
+            header.dataCount = UInt8(clamping: blocks[index].dataCount)
+            let served = blocks[index].unconfirmed ?? blocks[index].members
+            (header.memberFirst, header.memberLast) = (served.lowerBound, served.upperBound)
+            return .multicast(header, body: body)
+        }
+    }
+
+    func header(_ kind: TransactionHeader.Kind, feedback: FeedbackRequest, now: Instant) -> TransactionHeader {
+        let ranges = blocks.compactMap(\.unconfirmed)
+        return TransactionHeader(
+            kind: kind, group: group, epoch: epoch, transaction: transaction,
+            blockCount: UInt16(clamping: max(blocks.count, 1)),
+            dataCount: UInt8(clamping: blocks.map(\.dataCount).max() ?? 1), datagramCount: .max,
+            memberFirst: ranges.map(\.lowerBound).min() ?? 0, memberLast: ranges.map(\.upperBound).max() ?? .max,
+            feedback: feedback, activateInMilliseconds: Self.milliseconds(until: activateAt, from: now),
+            deactivateInMilliseconds: Self.milliseconds(until: deactivateAt, from: now))
+    }
+
+    static func milliseconds(until instant: Instant, from now: Instant) -> UInt32 {
+        UInt32(clamping: max((instant - now).wholeMilliseconds, 0))
+    }
+
+    var wireShare: UInt16 { UInt16(clamping: Int(share * 65_536) - 1) }
+    /// What the share on the wire says.
+    private var actualShare: Double { (Double(wireShare) + 1) / 65_536 }
+
+    private func feedback(asks: Bool, now: Instant) -> FeedbackRequest {
+        var feedback = FeedbackRequest(
+            mode: .none, round: round, answerInMilliseconds: Self.milliseconds(until: answerAt, from: now),
+            nackWaitMilliseconds: UInt16(clamping: nackWait.wholeMilliseconds), nackShare: wireShare)
+        guard asks, slots > 0 else { return feedback }
+        (feedback.slots, feedback.slotMicroseconds) = (slots, policy.slotMicroseconds)
+        switch policy.feedback {
+        case .none: break
+        case .all: feedback.mode = .all
+        case .census(let modulus):
+            feedback.mode = .census
+            (feedback.modulus, feedback.residue) = (max(modulus, 1), residue)
+        }
+        return feedback
+    }
+
+    /// Another class each time, so that after as many transactions as there are classes everybody was asked.
+    private var residue: UInt16 {
+        guard case .census(let modulus) = policy.feedback else { return 0 }
+        return UInt16(transaction % UInt64(max(modulus, 1)))
+    }
+
+    private func isAsked(_ position: Int) -> Bool {
+        guard case .census(let modulus) = policy.feedback else { return policy.feedback == .all }
+        return members.member(at: position) % UInt32(max(modulus, 1)) == UInt32(residue)
+    }
+
+    /// The ranges of those who have not confirmed, block by block.
+    private mutating func findUnconfirmed() {
+        for index in blocks.indices {
+            let positions = members.positions(in: blocks[index].members)
+            let first = positions.first { members.isUnconfirmed($0) }
+            let last = first == nil ? nil : positions.last { members.isUnconfirmed($0) }
+            if let first, let last {
+                blocks[index].unconfirmed = members.member(at: first)...members.member(at: last)
+            } else {
+                blocks[index].unconfirmed = nil
+            }
+        }
+    }
+
+    /// As many slots as members are asked where they have consecutive indices; where they have not, some more than
+    /// members, or one for each index if that is less.
+    private func answeringSlots() -> UInt32 {
+        var (count, first, last) = (0, UInt32.max, UInt32.min)
+        for position in members.positions where members.isUnconfirmed(position) && isAsked(position) {
+            let member = members.member(at: position)
+            (count, first, last) = (count + 1, min(first, member), max(last, member))
+        }
+        guard count > 0 else { return 0 }
+        var modulus: UInt32 = 1
+        if case .census(let classes) = policy.feedback { modulus = UInt32(max(classes, 1)) }
+        let width = UInt64(last / modulus - first / modulus) + 1
+        let loose = Self.looseSlots
+        let enough = UInt64(count) * UInt64(loose.numerator) / UInt64(loose.denominator) + UInt64(loose.spare)
+        // No longer than a header can say.
+        let longest = UInt64(UInt32.max) * 1_000 / UInt64(policy.slotMicroseconds)
+        return UInt32(clamping: max(min(width, enough, longest), 1))
+    }
+
+    func block(of member: UInt32) -> Int? {
+        let position = partition(blocks.count) { blocks[$0].members.lowerBound <= member } - 1
+        guard position >= 0 else { return nil }
+        return (0...position).reversed().first { blocks[$0].members.contains(member) }
+    }
+
+    // MARK: Collecting
+
+    var collectingDue: Instant? {
+        var next = Instant.distantFuture
+        if !direct.isEmpty { next = min(next, directAt) }
+        if !nackers.isEmpty { next = min(next, repairAt) }
+        if !isNACKOver, nackers.isEmpty { next = min(next, nackBy) }
+        if let slotsBy { next = min(next, slotsBy) }
+        if isNACKOver, slotsBy == nil, nackers.isEmpty { next = min(next, confirmBy ?? startedAt) }
+        return next
+    }
+
+    /// When the NACKs of this round are gathered. Where answering slots are over soon, the repair waits for them, so
+    /// that it asks nobody whose answer is on its way.
+    private var repairAt: Instant {
+        // All who have not confirmed have said what they need.
+        if nackers.count >= members.unconfirmedCount { return firstNACKAt }
+        let gathered = max(firstNACKAt, min(nackBy - PushPolicy.guardTime, firstNACKAt + nackWait))
+        guard let slotsBy, slotsBy - firstNACKAt <= policy.roundTrip * 2 else { return gathered }
+        return max(gathered, slotsBy - PushPolicy.guardTime)
+    }
+
+    mutating func collect(now: Instant) -> Action? {
+        if !direct.isEmpty, directAt <= now { return unicastDirectly(now: now) }
+        if !nackers.isEmpty, repairAt <= now {
+            repair(now: now)
+        } else if !isNACKOver, nackers.isEmpty, nackBy <= now {
+            if share < 1, round < Self.roundsMost {
+                askMore(now: now)
+            } else {
+                isNACKOver = true
+                if losers == nil { losers = Double(lackedCount) }
+            }
+        } else if let slotsBy, slotsBy <= now {
+            endOfSlots(now: now)
+        } else if isNACKOver, slotsBy == nil, nackers.isEmpty {
+            finishRounds(now: now)
+        }
+        return nil
+    }
+
+    /// Nobody of a part of those who lack something answered: asks a larger part.
+    private mutating func askMore(now: Instant) {
+        round += 1
+        share = min(1, share * Self.shareGrowth)
+        nackWait = wait(expected: nil)
+        let open = slotsBy
+        start([], asks: false, now: now)
+        slotsBy = open
+    }
+
+    /// The answer to the NACKs of this round.
+    private mutating func repair(now: Instant) {
+        let asked = nackers.count
+        let estimate = max(Double(asked) / actualShare, 1)
+        if losers == nil { losers = estimate } else { losers = max(losers ?? 0, Double(lackedCount)) }
+        let isSettled = share >= 1
+        for position in nackers { members.forget(.asking, position) }
+        let byUnicast =
+            isSettled && asked <= policy.unicastBelow
+            || repairs >= policy.repairRounds && estimate <= Double(policy.nackTarget)
+            || repairs >= Self.repairsMost || round >= Self.roundsMost
+        if byUnicast {
+            if direct.isEmpty { directAt = now }
+            direct += nackers
+            nackers = []
+            for index in blocks.indices { blocks[index].forgetRequests() }
+            if isSettled { isNACKOver = true }
+            return
+        }
+        repairs += 1
+        let loss = lossNow(estimate)
+        var datagrams: [Planned] = []
+        for index in blocks.indices where blocks[index].needed > 0 {
+            let losers = estimate * Double(blocks[index].asking) / Double(asked)
+            datagrams += mend(index, losers: losers, loss: loss, isSettled: isSettled)
+            blocks[index].forgetRequests()
+        }
+        // Where answering slots are over the repair asks again; else it comes in between and leaves them as they are.
+        let open = slotsBy.flatMap { $0 - now > policy.roundTrip ? $0 : nil }
+        let asks = slotsBy != nil && open == nil && confirmRounds < policy.repairRounds
+        if asks { confirmRounds += 1 }
+        share = asked < Self.fewNACKs && !isSettled ? min(1, share * Self.shareGrowth) : 1
+        isNACKOver = false
+        nackWait = wait(expected: nil)
+        round += 1
+        start(datagrams, asks: asks, now: now)
+        if let open { slotsBy = open }
+    }
+
+    /// What a block's members are sent that asked: parity for the one that needs most; or, where that is less, the very
+    /// datagrams that serve them.
+    private mutating func mend(_ index: Int, losers: Double, loss: Double, isSettled: Bool) -> [Planned] {
+        let block = blocks[index]
+        let count = PushExperience.repair(needed: block.needed, losers: losers, loss: loss)
+        if isSettled, block.dataCount > 1, !block.askedParts.isEmpty {
+            let copies = PushExperience.repair(needed: 1, losers: losers, loss: loss)
+            if block.askedParts.count * copies <= count {
+                let parts = block.askedParts.sorted()
+                return (0..<copies).flatMap { _ in
+                    parts.map { .datagram(block: index, index: UInt8(clamping: $0)) }
+                }
+            }
+        }
+        return (0..<count).map { _ in .datagram(block: index, index: blocks[index].takeIndex()) }
+    }
+
+    /// The loss to reckon with, now that so many lacked something.
+    private func lossNow(_ estimate: Double) -> Double {
+        let known = learned.loss ?? 0.05
+        guard let block = blocks.max(by: { $0.dataCount < $1.dataCount }) else { return known }
+        // When most lack it the transmission failed at its source; that says nothing of the next one.
+        guard round == 0 || repairs <= 1, estimate <= Double(members.count) / 2 else { return known }
+        let expected = expectedLosers ?? PushExperience.tolerance(members: members.count)
+        guard estimate >= 3 + 3 * expected else { return known }
+        return max(
+            known,
+            PushExperience.loss(
+                leaving: estimate, dataCount: block.dataCount, extra: block.extra, members: Double(members.count)))
+    }
+
+    /// All answers that slots were given for are here.
+    private mutating func endOfSlots(now: Instant) {
+        slotsBy = nil
+        let silent = members.positions.count { members.isUnconfirmed($0) && isAsked($0) }
+        guard silent > policy.unicastBelow, confirmRounds < policy.repairRounds, round < Self.roundsMost else {
+            isNACKOver = true
+            return
+        }
+        confirmRounds += 1
+        // They lack it, or their answer got lost. Of one datagram the repetition asks as well as a BEACON would.
+        var datagrams: [Planned] = []
+        if blocks.count == 1, blocks[0].dataCount == 1 {
+            datagrams = [.datagram(block: 0, index: blocks[0].takeIndex())]
+        }
+        round += 1
+        start(datagrams, asks: true, now: now)
+    }
+
+    private mutating func finishRounds(now: Instant) {
+        let until = startedAt + policy.confirmWithin
+        if policy.feedback == .all || until <= now {
+            beginUnicast(now: now)
+        } else {
+            confirmBy = until
+        }
+    }
+}
