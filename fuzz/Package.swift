@@ -1,0 +1,16 @@
+// swift-tools-version: 6.2
+// SPDX-License-Identifier: Apache-2.0
+import PackageDescription
+
+// A package of its own: it is built with libFuzzer and the address sanitizer (scripts/fuzz.sh), the programs are not.
+let package = Package(
+    name: "fuzz",
+    dependencies: [.package(name: "satipsec", path: "..")],
+    targets: [
+        .executableTarget(
+            name: "fuzz", dependencies: [.product(name: "FuzzTargets", package: "satipsec")],
+            // `main` is libFuzzer's.
+            swiftSettings: [.treatAllWarnings(as: .error), .unsafeFlags(["-parse-as-library"])])
+    ],
+    swiftLanguageModes: [.v6]
+)
