@@ -139,6 +139,7 @@ extension GroupMember {
                 output(.joinControl(channel.rekeySA.control))
             }
             // The old KEK is not kept: a removed member may know it.
+            group.rememberKEK()
             group.channel = channel
             group.previous = nil
             group.vainAsks = 0

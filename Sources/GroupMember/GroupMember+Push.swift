@@ -38,7 +38,7 @@ extension GroupMember {
             return
         }
         guard let (id, channel) = channel(for: spi, now: now) else {
-            unknownKEK(datagram, now: now)
+            unknownKEK(spi, datagram, now: now)
             return
         }
         // Before the costly part: whatever was accepted once, or is too old, is not looked at again.
@@ -67,7 +67,11 @@ extension GroupMember {
 
     /// A PUSH under a KEK that we do not hold, on the control channel of a group of ours: perhaps we missed a change.
     /// It is no proof, so all it does is make us ask, rarely.
-    private func unknownKEK(_ datagram: Datagram, now: Instant) {
+    private func unknownKEK(_ spi: RekeySPI, _ datagram: Datagram, now: Instant) {
+        guard !groups.values.contains(where: { $0.formerKEKs.contains(spi) }) else {
+            drop("formerKEK", from: datagram.remote)
+            return
+        }
         drop("unknownKEK", from: datagram.remote)
         for id in groups.keys.sorted() {
             guard let group = groups[id], group.channel.rekeySA.control == datagram.local, group.askAt == nil else {
@@ -158,6 +162,7 @@ extension GroupMember {
             output(.leaveControl(group.channel.rekeySA.control))
             output(.joinControl(channel.rekeySA.control))
         }
+        group.rememberKEK()
         group.previous = (group.channel, min(now + Self.channelKept, group.channel.expiresAt))
         group.channel = channel
         group.vainAsks = 0

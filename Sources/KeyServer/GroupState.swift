@@ -113,6 +113,21 @@ struct GroupState {
         experience = sender.experience
     }
 
+    /// What a BEACON or a COMMIT outside the rounds of a transaction asks: those that lack something, at first so few
+    /// of them that even if all did they would not fill the return channel, then, the more BEACONs there were, all.
+    var question: FeedbackRequest {
+        let push = entry.push
+        let doublings =
+            UInt64(max(beaconPause.components.seconds, 1)).bitWidth - 1
+            - UInt64(max(beaconPause.components.seconds, 1)).leadingZeroBitCount
+        var share = Double(max(push.nackTarget, 1)) / Double(max(members.count, 1))
+        for _ in 0..<doublings where share < 1 { share *= 8 }
+        let wait = max(push.roundTrip, push.slot * min(push.nackTarget, members.count))
+        return FeedbackRequest(
+            mode: .none, round: .max, nackWaitMilliseconds: UInt16(clamping: wait.wholeMilliseconds),
+            nackShare: share >= 1 ? .max : UInt16(share * 65_535))
+    }
+
     func memberName(_ index: UInt32) -> String { names[index] ?? "member \(index)" }
 
     /// The newest transaction whose keys every sender confirmed: what earlier ones brought is used no more.

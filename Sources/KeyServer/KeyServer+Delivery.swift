@@ -218,23 +218,29 @@ extension KeyServer {
         let end = UInt32(clamping: max((retirement.removeAt - receipt).wholeMilliseconds, 0))
         let header = TransactionHeader(
             kind: .commit, group: group.entry.id, epoch: group.rekeySA.epoch, transaction: retirement.transaction,
-            feedback: FeedbackRequest(mode: .none), activateInMilliseconds: .max,
-            deactivateInMilliseconds: end)
+            feedback: group.question, activateInMilliseconds: .max, deactivateInMilliseconds: end)
         multicast(header, body: [], channel: group.channel, group: group.entry.id)
     }
 
     /// Names the newest transaction to members that heard nothing of it, ever more rarely.
     private func beacon(_ id: UInt32, now: Instant) {
         guard let group = groups[id], group.beaconAt <= now else { return }
+        let open = group.open[group.transaction]
+        // Its rounds have polls of their own, which know whom to ask.
+        guard open?.sender.isInRounds != true else {
+            groups[id]?.beaconAt = now + max(group.beaconPause, group.entry.push.roundTrip)
+            return
+        }
         let pause = min(group.beaconPause * 2, group.entry.push.beaconInterval)
         groups[id]?.beaconPause = pause
         groups[id]?.beaconAt = now + pause
-        let wait = UInt16(clamping: group.entry.push.roundTrip.wholeMilliseconds)
-        let header = TransactionHeader(
-            kind: .beacon, group: id, epoch: group.rekeySA.epoch, transaction: group.transaction,
-            feedback: FeedbackRequest(mode: .none, nackWaitMilliseconds: wait), activateInMilliseconds: 0,
-            deactivateInMilliseconds: 0)
-        multicast(header, body: [], channel: group.channel, group: id)
+        let header =
+            open?.sender.beacon(feedback: group.question, now: now)
+            ?? TransactionHeader(
+                kind: .beacon, group: id, epoch: group.rekeySA.epoch, transaction: group.transaction,
+                feedback: group.question, activateInMilliseconds: 0, deactivateInMilliseconds: 0)
+        // Who missed a change of the KEK can open nothing newer: while it is under way it is told under the old one.
+        multicast(header, body: [], channel: open?.channel ?? group.channel, group: id)
     }
 
     /// Drops data SAs that are over.

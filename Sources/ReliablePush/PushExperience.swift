@@ -56,7 +56,7 @@ public struct PushExperience: Sendable, Hashable {
         let expected =
             loss.map { Self.missing(dataCount: k, extra: extra, members: count, loss: $0) }
             ?? Self.tolerance(members: members) / 2
-        if losers > count / 2 {
+        if losers > count * PushSender.outageShare {
             // The transmission failed as a whole, perhaps at its source. That is no loss rate; one more will do.
             var raised = loss ?? Self.loss(leaving: expected, dataCount: k, extra: extra, members: count)
             while raised < Self.lossRange.upperBound,

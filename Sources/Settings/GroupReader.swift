@@ -247,13 +247,24 @@ struct GroupReader {
     }
 
     private static let pushKeys = [
-        "copies", "spread", "repair-rounds", "control-rate", "return-rate", "round-trip", "unicast-below",
-        "beacon-interval",
+        "copies", "proactive", "adapt", "block-size", "spread", "feedback", "confirm-within", "repair-rounds",
+        "control-rate", "return-rate", "round-trip", "unicast-below", "beacon-interval",
     ]
 
     private static func readPush(_ reader: MappingReader, into push: inout PushPolicy) {
         let rates: ClosedRange<UInt64> = 1_000...10_000_000_000
         push.copies = reader.optional("copies", Scalar<Int>.integer(1...10), default: push.copies)
+        push.proactive = reader.optional("proactive", .overhead, default: push.proactive)
+        push.adapts = reader.optional("adapt", .truth, default: push.adapts)
+        push.blockSize = reader.optional("block-size", Scalar<Int>.integer(1...128), default: push.blockSize)
+        push.feedback = reader.optional("feedback", .feedback, default: push.feedback)
+        push.confirmWithin = reader.optional(
+            "confirm-within", .duration(.seconds(1)...(.seconds(86_400))), default: push.confirmWithin)
+        if reader.has("confirm-within"), push.feedback == .all {
+            reader.problems.add(
+                reader.place(of: "confirm-within"), "has no meaning where every member is asked",
+                instead: "leave it out, or write feedback: none or census N")
+        }
         push.spread = reader.optional("spread", .duration(.zero...(.seconds(60))), default: push.spread)
         push.repairRounds = reader.optional("repair-rounds", Scalar<Int>.integer(0...20), default: push.repairRounds)
         push.controlRate = reader.optional("control-rate", .rate(rates), default: push.controlRate)

@@ -64,6 +64,8 @@ import Testing
         #expect(group.rollover.keepOld == .seconds(3))
         #expect(group.rollover.commitAtPercent == 99.9)
         #expect(group.push.copies == 3)
+        #expect(group.push.proactive == 1.35 && !group.push.adapts && group.push.blockSize == 64)
+        #expect(group.push.feedback == .census(32) && group.push.confirmWithin == .seconds(90))
         #expect(group.push.spread == .milliseconds(400))
         #expect(group.push.repairRounds == 4)
         #expect(group.push.controlRate == 256_000)
@@ -240,6 +242,11 @@ import Testing
             rollover: {activate-after: 1.5s, keep-old: 3s, commit-at: 99.9%}
             push:
               copies: 3
+              proactive: 1.35
+              adapt: false
+              block-size: 64
+              feedback: census 32
+              confirm-within: 90s
               spread: 400ms
               repair-rounds: 4
               control-rate: 256kbit/s
