@@ -68,6 +68,8 @@ public final class GroupMember {
     var configureSequence: UInt64 = 0
     var generation: ProfileGeneration?
     var reportCount: UInt64 = 0
+    /// What the answers to dead peer detection say.
+    private var announced: (association: AssociationID, installed: [UInt32: UInt64])?
     /// How often a profile was asked for since the last one came.
     var unansweredAsks = 0
     /// Until when the first profile under the present ISAKMP SA must be here; nil when it is.
@@ -199,6 +201,7 @@ public final class GroupMember {
             let complete = groups[id]?.receiver.complete ?? 0
             groups[id]?.lastInstalled = complete
         }
+        announce()
         var next = endpointWait
         func consider(_ instant: Instant?) {
             guard let instant else { return }
@@ -215,6 +218,16 @@ public final class GroupMember {
 
     /// For Wireshark's ISAKMP key table: initiator cookie and cipher key, when key export is allowed.
     public func exportableKey(_ id: AssociationID) -> (cookie: UInt64, key: Secret)? { endpoint.exportableKey(id) }
+
+    /// Lets the answers to dead peer detection say what is installed: here the data plane has done all it was told. A
+    /// peer that has sent a profile is a GCKS and understands it.
+    private func announce() {
+        guard case .registered(let association) = connection, !groups.isEmpty else { return }
+        let installed = groups.mapValues(\.installed)
+        guard announced?.association != association || announced?.installed != installed else { return }
+        announced = (association, installed)
+        endpoint.setAnnex([ReportDigest(installed).payload], on: association)
+    }
 
     // MARK: Registration
 
@@ -263,7 +276,7 @@ public final class GroupMember {
                 return
             }
             receiveConfigure(payloads, messageID: messageID, association: info.id, now: now)
-        case .answer, .unanswered, .alive: break
+        case .answer, .unanswered, .alive, .annex: break
         case .moved(let info, _): log(.info, "gcks.moved", ["to": "\(info.remote)"])
         case .dropped(let reason, let from): drop(reason.rawValue, from: from)
         }

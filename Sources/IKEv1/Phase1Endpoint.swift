@@ -2,7 +2,7 @@
 
 public import Basics
 public import Cryptography
-internal import ISAKMP
+public import ISAKMP
 
 // IKEv1 owns phase 1: RFC 2409 Main Mode with pre-shared keys in both roles, and the ISAKMP SAs that come of it with
 // their keys, initialisation vectors, informational messages, dead peer detection (RFC 3706), NAT traversal (RFC 3947)
@@ -72,6 +72,10 @@ public final class Phase1Endpoint {
         else { return }
         ask(association, now: now)
     }
+
+    /// What goes behind each answer to a question whether we live, from now on: for peers only that are known to
+    /// understand it. RFC 3706 knows of no such payload.
+    public func setAnnex(_ payloads: [RawPayload], on id: AssociationID) { established[id]?.annex = payloads }
 
     public func info(_ id: AssociationID) -> AssociationInfo? { established[id]?.info }
 

@@ -169,6 +169,9 @@ public enum Phase1Event: Sendable {
     case unanswered(AssociationInfo, exchange: ExchangeType, messageID: UInt32)
     /// The peer proved that it lives, after a DPD request or `probe`: by its answer or any other authentic message.
     case alive(AssociationInfo)
+    /// Payloads of private types (128 and above) in an authentic informational message: what the peer's engine put
+    /// behind its answer to dead peer detection (`Phase1Endpoint.setAnnex`).
+    case annex(AssociationInfo, [RawPayload])
     /// The peer moved to another address or port (NAT), and proved it by an authentic message.
     case moved(AssociationInfo, from: SocketAddress)
     /// A datagram without effect, and why, for counters and a log line.

@@ -39,6 +39,9 @@ extension KeyServer {
         case .alive(let info):
             guard let name = clientName(info.id) else { return }
             heard(name, now: now)
+        case .annex(let info, let payloads):
+            guard let name = clientName(info.id), let digest = ReportDigest(payloads: payloads) else { return }
+            receiveDigest(digest, from: name, now: now)
         case .moved(let info, let from):
             log(
                 .info, "phase1.moved", by: info.peerName,
@@ -328,6 +331,19 @@ extension KeyServer {
         }
         let recently = clients[name]?.lastProfileAt.map { now - $0 < .seconds(1) } ?? false
         if needsProfile, !recently { sendProfile(to: name, now: now) }
+    }
+
+    /// A client that has everything says so in its answer to dead peer detection. One that has not is left alone: it
+    /// knows, or will learn from a BEACON, and sends a STATUS.
+    private func receiveDigest(_ digest: ReportDigest, from name: String, now: Instant) {
+        var expected: [UInt32: UInt64] = [:]
+        for (id, group) in groups where group.members[name]?.holdsKeys == true { expected[id] = group.transaction }
+        guard !expected.isEmpty, digest == ReportDigest(expected) else { return }
+        for (id, transaction) in expected.sorted(by: { $0.key < $1.key }) {
+            let roundTrip = groups[id]?.entry.push.roundTrip ?? .zero
+            let sentAt = clients[name]?.pending.values.map(\.sentAt).min() ?? now - roundTrip
+            confirm(client: name, group: id, transaction: transaction, sentAt: sentAt, now: now)
+        }
     }
 
     /// New data keys because a sender nears a limit, unless they are on their way already.

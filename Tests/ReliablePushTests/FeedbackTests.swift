@@ -69,7 +69,8 @@ import Testing
             TransactionHeader(
                 kind: .beacon, group: 1, epoch: 1, transaction: 5,
                 feedback: FeedbackRequest(
-                    mode: .none, round: round, answerInMilliseconds: 100, nackWaitMilliseconds: 1_000, nackShare: share),
+                    mode: .none, round: round, answerInMilliseconds: 100, nackWaitMilliseconds: 1_000,
+                    nackShare: share),
                 activateInMilliseconds: 0, deactivateInMilliseconds: 0)
         }
         _ = receiver.receive(poll(0, .max), body: [], now: .zero)
