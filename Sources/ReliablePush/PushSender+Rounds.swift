@@ -13,9 +13,6 @@ extension PushSender {
     private static let roundsMost: UInt8 = 250
     /// Repairs by multicast at most, however many members still lack something.
     private static let repairsMost = 16
-    /// With one copy of one datagram, a loss at the source leaves everybody without. From so many times the wanted
-    /// NACKs on, members are asked as carefully as without experience.
-    private static let fragileFactor = 64
     /// While nothing is known.
     private static let unknownLoss = 0.05
     /// When more than this share of all lacks something, the transmission failed at its source.
@@ -48,13 +45,19 @@ extension PushSender {
         return learned.expected(dataCount: block.dataCount, extra: block.extra, members: members.count)
     }
 
+    /// The share that leads to the wanted number of NACKs, if the channel is what it was; nil without experience.
+    private var experiencedShare: Double? {
+        expectedLosers.map { min(1, Double(max(policy.nackTarget, 1)) / max($0, 1)) }
+    }
+
+    /// So few that even if everybody lacked it the answers would fit the return channel: the wanted number, or, with
+    /// experience, as many as it carries in a round trip.
     private func firstShare(_ count: Int) -> Double {
         let target = Double(max(policy.nackTarget, 1))
-        let careful = target / Double(max(count, 1))
-        guard let expected = expectedLosers else { return min(1, careful) }
-        let isFragile = blocks.count == 1 && blocks[0].dataCount + blocks[0].extra == 1
-        if isFragile, count > policy.nackTarget * Self.fragileFactor { return min(1, careful) }
-        return min(1, target / max(expected, 1))
+        guard let experiencedShare else { return min(1, target / Double(max(count, 1))) }
+        let carried = max(target, policy.roundTrip.inSeconds / policy.slot.inSeconds)
+        let careful = carried / Double(max(count, 1))
+        return policy.trustsExperience ? experiencedShare : min(experiencedShare, careful)
     }
 
     /// Long enough that the NACKs expected fit the return channel one after the other.
@@ -294,8 +297,9 @@ extension PushSender {
     /// Nobody of a part of those who lack something answered: asks a larger part.
     private mutating func askMore(now: Instant) {
         round += 1
-        share = min(1, share * Self.shareGrowth)
-        nackWait = wait(expected: nil)
+        // Nothing of what experience does not know: it may be trusted now.
+        share = max(min(1, share * Self.shareGrowth), experiencedShare ?? 0)
+        nackWait = wait(expected: expectedLosers)
         let open = slotsBy
         start([], asks: false, now: now)
         slotsBy = open
@@ -400,7 +404,7 @@ extension PushSender {
             pollPause = min(pollPause * 2, policy.beaconInterval)
             stepAt = now + pollPause
             isNACKOver = false
-            share = 1
+            share = firstShare(members.unconfirmedCount)
             nackWait = wait(expected: nil)
             round += 1
             start([], asks: false, now: now)

@@ -13,7 +13,7 @@ import Testing
         options.policy.feedback = .none
         options.policy.returnRate = 256_000
         options.policy.confirmWithin = .seconds(30)
-        options.policy.adapts = false
+        (options.policy.adapts, options.policy.trustsExperience) = (false, known)
         if known { options.experience.learn(losers: Double(losers), dataCount: 1, extra: 1, members: members) }
         let loop = Loop(options)
         loop.interceptor = { header, member in
@@ -40,6 +40,20 @@ import Testing
         #expect((5...40).contains(loop.nacks), "\(loop.nacks) NACKs of \(losers) losers")
         let last = try #require(loop.servedAt.values.max())
         #expect(last < .zero + .milliseconds(2_500), "\(last)")
+    }
+
+    /// Experience of a clean channel, and then an outage takes everything from everybody: no flood of NACKs.
+    @Test func anOutageAfterCleanTransactionsFloodsNobody() throws {
+        var options = Loop.Options(members: 3_000)
+        options.policy.feedback = .none
+        options.policy.returnRate = 256_000
+        for _ in 0..<10 { options.experience.learn(losers: 0, dataCount: 1, extra: 1, members: 3_000) }
+        let loop = Loop(options)
+        loop.interceptor = { header, _ in header.kind != .beacon && header.feedback.round == 0 }
+        loop.run(until: .zero + .seconds(10))
+        #expect(loop.servedAt.count == 3_000)
+        // What 256 kbit/s carry in a round trip, and by chance some more.
+        #expect(loop.nacks <= 180 && loop.nacks > 60, "\(loop.nacks) NACKs")
     }
 
     /// In no second more answers than the return channel carries, whatever happens to the members.
