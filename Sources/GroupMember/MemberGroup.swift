@@ -3,6 +3,7 @@
 internal import Basics
 internal import ESP
 internal import FMKE
+internal import KeyTree
 internal import ReliablePush
 
 /// A data SA in its life at a member.
@@ -72,6 +73,8 @@ struct MemberGroup {
     /// The channel before the last change of KEK, for repetitions that are still on their way; and until when.
     var previous: (channel: MemberChannel, until: Instant)?
     var receiver: PushReceiver
+    /// Our path in the group's key tree; nil where the group has none.
+    var tree: KeyTreeMember?
     var window: SequenceWindow
     /// Oldest first, as far as the messages say.
     var sas: [MemberSA] = []

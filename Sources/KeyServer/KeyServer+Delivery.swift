@@ -3,6 +3,7 @@
 internal import Basics
 internal import FMKE
 internal import IKEv1
+internal import KeyTree
 internal import ReliablePush
 
 /// Phase 3: what is due in each group, and the delivery of its transactions (docs/FMKE.md section 7).
@@ -14,6 +15,7 @@ extension KeyServer {
     func advanceGroups(to now: Instant) {
         for id in groups.keys.sorted() {
             schedule(id, now: now)
+            greetNewcomers(of: id, now: now)
             for transaction in groups[id]?.open.keys.sorted() ?? [] {
                 drive(transaction, of: id, now: now)
             }
@@ -32,13 +34,16 @@ extension KeyServer {
 
     /// Starts the transaction that is due, if one is.
     func schedule(_ id: UInt32, now: Instant) {
+        // Who was waited for has gone again.
+        if groups[id]?.renewal?.reason == .joined, groups[id]?.tree?.hasChanges != true { groups[id]?.renewal = nil }
         guard let group = groups[id] else { return }
         let kekIsDue = group.kekRekeyAt <= now
         let renewal = group.renewal.flatMap { $0.at <= now ? $0.reason : nil }
         guard kekIsDue || renewal != nil || group.dataRekeyAt <= now else { return }
         do {
             _ = try startTransaction(
-                group: id, newKEK: kekIsDue || renewal == .revocation, reason: renewal ?? .scheduled, now: now)
+                group: id, newKEK: kekIsDue || renewal == .revocation || renewal == .joined,
+                reason: renewal ?? .scheduled, now: now)
             if renewal != nil { groups[id]?.renewedAt = now }
         } catch {
             // Try again before the keys end, and say so each time.
@@ -171,7 +176,10 @@ extension KeyServer {
     private func repair(_ member: UInt32, of id: UInt32, now: Instant) {
         guard let name = groups[id]?.names[member], groups[id]?.members[name] != nil else { return }
         if clients[name]?.association != nil {
-            sendProfile(to: name, now: now)
+            let isOnItsWay = clients[name]?.pending.values.contains {
+                $0.sentAt == now && $0.transactions[id] == groups[id]?.transaction
+            }
+            if isOnItsWay != true { sendProfile(to: name, now: now) }
         } else {
             for key in groups[id]?.open.keys.sorted() ?? [] {
                 groups[id]?.open[key]?.sender.giveUp(member, reason: .unreachable)
