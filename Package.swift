@@ -73,9 +73,8 @@ let package = Package(
         module(
             "Simulator",
             [
-                "KeyServer", "GroupMember", "ReliablePush", "FMKE", "ESP", "LinkModel", "Store", "IKEv1",
-                "Cryptography",
-                "Basics",
+                "KeyServer", "GroupMember", "ReliablePush", "KeyTree", "FMKE", "ESP", "LinkModel", "Store", "IKEv1",
+                "Cryptography", "Basics",
             ]),
 
         // Drivers: I/O, operating system, time

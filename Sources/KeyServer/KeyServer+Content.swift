@@ -36,6 +36,9 @@ extension KeyServer {
             guard let name = group.names[slot], group.members[name] != nil else { continue }
             group.members[name]?.since = transaction
             group.newcomers.append(name)
+            log(
+                .info, "tree.joined",
+                ["group": group.entry.name, "client": name, "transaction": "\(transaction)"])
         }
         // When nobody is left who was there before, unicast reaches all there are.
         guard let update = change.update else { return delivery }

@@ -150,8 +150,8 @@ extension TidyTests {
             "FMKE", "ReliablePush", "KeyTree", "ESP", "Store", "IKEv1", "ISAKMP", "Cryptography", "Basics",
         ],
         "Simulator": [
-            "KeyServer", "GroupMember", "ReliablePush", "FMKE", "ESP", "LinkModel", "Store", "IKEv1", "Cryptography",
-            "Basics",
+            "KeyServer", "GroupMember", "ReliablePush", "KeyTree", "FMKE", "ESP", "LinkModel", "Store", "IKEv1",
+            "Cryptography", "Basics",
         ],
         "EventLoop": ["CLibevent", "CLinux", "Basics", "Glibc"],
         "DataPlane": ["EventLoop", "ESP", "CLinux", "Cryptography", "Basics", "Glibc"],
