@@ -86,7 +86,10 @@ extension GroupMember {
         guard let outcome = groups[id]?.receiver.receive(header, body: push.body, now: now) else { return }
         switch outcome {
         case .bodies(let transaction, let bodies):
-            for body in bodies { install(body, of: transaction, header, in: id, now: now) }
+            // Of several, the one with our part of the key tree brings it all.
+            for body in bodies where groups[id]?.receiver.complete ?? 0 < transaction {
+                install(body, of: transaction, header, in: id, now: now)
+            }
         case .commit(let header): commit(header, in: id, now: now)
         case .nothing, .stale: break
         }

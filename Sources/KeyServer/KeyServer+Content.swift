@@ -104,7 +104,7 @@ extension KeyServer {
                 let body = try content.body(limits: configuration.limits)
                 parts.append(PushPart(body: body, members: slice.firstSlot...slice.lastSlot))
             }
-            guard parts.count <= Self.partsAtMost else { throw FMKEError.tooLong }
+            guard parts.count <= configuration.limits.blocksPerTransaction else { throw FMKEError.tooLong }
             sayCrowded(group, missed, carried)
             return parts
         } catch {
@@ -114,9 +114,6 @@ extension KeyServer {
             return []
         }
     }
-
-    /// Data datagrams that a transaction can have.
-    private static let partsAtMost = 1
 
     /// The update in slices that each fit a datagram beside these keys.
     private func slices(of update: Update, beside content: KeyUpdate) throws -> [UpdateSlice] {
