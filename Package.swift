@@ -123,7 +123,7 @@ let package = Package(
         .testTarget(
             name: "EngineTests",
             dependencies: [
-                "KeyServer", "GroupMember", "ReliablePush", "KeyTree", "LinkModel", "FMKE", "ESP", "IKEv1", "ISAKMP",
+                "Simulator", "KeyServer", "GroupMember", "ReliablePush", "KeyTree", "LinkModel", "FMKE", "ESP", "IKEv1", "ISAKMP",
                 "Store", "Cryptography", "Basics",
             ],
             swiftSettings: common),

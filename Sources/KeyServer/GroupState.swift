@@ -60,6 +60,8 @@ struct OpenTransaction {
     let reason: RekeyReason
     /// Its keys are masked under the group key of the tree: it may go on under a KEK that a removed member knows.
     let isMasked: Bool
+    /// What its datagrams took, UDP payload.
+    var multicastOctets = 0
     /// Members that hold no keys of the group and are not waited for.
     let absent: [String]
     /// COMMITs still to send, and when the next is due.

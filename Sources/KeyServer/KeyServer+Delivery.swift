@@ -69,7 +69,8 @@ extension KeyServer {
             groups[id]?.open[transaction] = open
             switch action {
             case .multicast(let header, let body):
-                multicast(header, body: body, channel: open.channel, group: id)
+                let octets = multicast(header, body: body, channel: open.channel, group: id)
+                groups[id]?.open[transaction]?.multicastOctets += octets
             case .unicast(let members):
                 for member in members { repair(member, of: id, now: now) }
             case .probe(let members):
@@ -129,7 +130,8 @@ extension KeyServer {
             unconfirmed: verdict.unconfirmed.map { .init(client: group.memberName($0.key), reason: $0.value.rawValue) }
                 .sorted { $0.client < $1.client },
             absent: open.absent, seconds: (now - open.sender.startedAt).inSeconds, rounds: verdict.rounds,
-            datagrams: verdict.datagrams, negativeAcknowledgements: verdict.negativeAcknowledgements,
+            datagrams: verdict.datagrams, multicastOctets: open.multicastOctets,
+            negativeAcknowledgements: verdict.negativeAcknowledgements,
             unicasts: verdict.unicasts)
         groups[id]?.lastVerdict = report
         groups[id]?.learn(from: open.sender)
@@ -151,8 +153,12 @@ extension KeyServer {
         outputs.append(.ended(report))
     }
 
-    private func multicast(_ header: TransactionHeader, body: [UInt8], channel: PushSealer, group id: UInt32) {
-        guard var group = groups[id] else { return }
+    /// - Returns: octets of the datagram.
+    @discardableResult
+    private func multicast(
+        _ header: TransactionHeader, body: [UInt8], channel: PushSealer, group id: UInt32
+    ) -> Int {
+        guard var group = groups[id] else { return 0 }
         let (sequence, reservation) = group.sequence.take()
         groups[id] = group
         if let reservation { outputs.append(record("group/\(id)/sequence", number: reservation)) }
@@ -168,8 +174,10 @@ extension KeyServer {
                     "group": group.entry.name, "kind": "\(header.kind)", "transaction": "\(header.transaction)",
                     "sequence": "\(sequence)", "round": "\(header.feedback.round)", "octets": "\(bytes.count)",
                 ])
+            return bytes.count
         } catch {
             log(.error, "push.failed", ["group": group.entry.name, "reason": "\(error)"])
+            return 0
         }
     }
 

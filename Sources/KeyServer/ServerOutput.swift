@@ -59,6 +59,8 @@ public struct VerdictReport: Sendable, Hashable, Codable {
     public var seconds: Double
     public var rounds: Int
     public var datagrams: Int
+    /// Of all these, as UDP payload.
+    public var multicastOctets: Int
     public var negativeAcknowledgements: Int
     public var unicasts: Int
 }

@@ -59,8 +59,11 @@ final class KnowledgeChecker: Checker {
             guard let member = event["client"].flatMap(Directory.member) else { return }
             guard revokedAt[member] == nil else { return profileAfterRevocation(of: member, event, simulation) }
             for group in directory.roles.indices where directory.roles[group][member] != nil { tell(member, group) }
-        case .dataChanged(let member, .addInbound(let parameters)), .dataChanged(let member, .addOutbound(let parameters)):
-            guard let group = secrets.indices.first(where: { secrets[$0].sas[parameters.key.spi] != nil }) else { return }
+        case .dataChanged(let member, .addInbound(let parameters)),
+            .dataChanged(let member, .addOutbound(let parameters)):
+            guard let group = secrets.indices.first(where: { secrets[$0].sas[parameters.key.spi] != nil }) else {
+                return
+            }
             knowledge(of: member) { $0[group].tell(sa: parameters.key.spi) }
         default: break
         }

@@ -163,6 +163,28 @@ import Testing
         for name in ["site2", "site4", "site5"] { #expect(try world.client(name).inbound[active] == nil) }
     }
 
+    /// Where the change does not fit one datagram, each member takes the one with its slots.
+    @Test func aChangeInSeveralDatagramsReachesEverybody() throws {
+        var seen: Set<Int> = []
+        for octets in stride(from: 980, through: 1_040, by: 6) where seen.count < 2 {
+            var options = Self.options()
+            // Its signature makes a PUSH longer than a profile.
+            options.signature = .rsa2048
+            options.adjustServer = { $0.limits.datagramOctetsSent = octets }
+            let world = try World(options)
+            try world.bringUp()
+            let transaction = try world.revoke("site3")
+            #expect(world.run(.seconds(30)) { world.verdict(transaction) != nil })
+            #expect(world.verdict(transaction)?.verdict == "confirmed")
+            // What does not fit at all goes by unicast.
+            guard let tree = world.server.snapshot(now: world.now).groups[0].tree, let parts = tree.updateDatagrams
+            else { continue }
+            #expect(world.verdict(transaction)?.unicasts == 0)
+            seen.insert(parts)
+        }
+        #expect(seen == [1, 2])
+    }
+
     @Test func theOnlyMemberAndOneThatNeverCameEndAllTheSame() throws {
         let world = try World(Self.options(["hub", "site1"]))
         world.start("hub")
