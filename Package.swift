@@ -64,16 +64,17 @@ let package = Package(
         module("LinkModel", ["Basics"]),
 
         // Engines, sans-I/O
-        module("KeyServer", ["FMKE", "ReliablePush", "Store", "IKEv1", "ISAKMP", "Cryptography", "Basics"]),
-        module("GroupMember", ["FMKE", "ReliablePush", "ESP", "Store", "IKEv1", "ISAKMP", "Cryptography", "Basics"]),
+        module("KeyServer", ["FMKE", "ReliablePush", "KeyTree", "Store", "IKEv1", "ISAKMP", "Cryptography", "Basics"]),
+        module(
+            "GroupMember",
+            ["FMKE", "ReliablePush", "KeyTree", "ESP", "Store", "IKEv1", "ISAKMP", "Cryptography", "Basics"]),
 
         // A whole deployment in virtual time, sans-I/O
         module(
             "Simulator",
             [
-                "KeyServer", "GroupMember", "ReliablePush", "FMKE", "ESP", "LinkModel", "Store", "IKEv1",
-                "Cryptography",
-                "Basics",
+                "KeyServer", "GroupMember", "ReliablePush", "KeyTree", "FMKE", "ESP", "LinkModel", "Store", "IKEv1",
+                "Cryptography", "Basics",
             ]),
 
         // Drivers: I/O, operating system, time
@@ -122,8 +123,8 @@ let package = Package(
         .testTarget(
             name: "EngineTests",
             dependencies: [
-                "KeyServer", "GroupMember", "ReliablePush", "LinkModel", "FMKE", "ESP", "IKEv1", "ISAKMP", "Store",
-                "Cryptography", "Basics",
+                "Simulator", "KeyServer", "GroupMember", "ReliablePush", "KeyTree", "LinkModel", "FMKE", "ESP", "IKEv1", "ISAKMP",
+                "Store", "Cryptography", "Basics",
             ],
             swiftSettings: common),
         tests(of: "gcks", ["Commands", "Control", "Settings", arguments]),

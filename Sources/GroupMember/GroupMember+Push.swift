@@ -6,6 +6,7 @@ internal import ESP
 internal import FMKE
 internal import IKEv1
 internal import ISAKMP
+internal import KeyTree
 internal import ReliablePush
 internal import Store
 
@@ -89,7 +90,10 @@ extension GroupMember {
         guard let outcome = groups[id]?.receiver.receive(header, body: push.body, now: now) else { return }
         switch outcome {
         case .bodies(let transaction, let bodies):
-            for body in bodies { install(body, of: transaction, header, in: id, now: now) }
+            // Of several, the one with our part of the key tree brings it all.
+            for body in bodies where groups[id]?.receiver.complete ?? 0 < transaction {
+                install(body, of: transaction, header, in: id, now: now)
+            }
         case .commit(let header): commit(header, in: id, now: now)
         case .nothing, .stale: break
         }
@@ -100,7 +104,9 @@ extension GroupMember {
     ) {
         let update: KeyUpdate
         do {
-            update = try KeyUpdate(body: body, limits: configuration.limits)
+            guard let clear = try follow(KeyUpdate(body: body, limits: configuration.limits), transaction, in: id, now)
+            else { return }
+            update = clear
         } catch {
             log(.error, "push.malformed", ["group": groups[id]?.name ?? "", "reason": "\(error)"])
             return
@@ -127,6 +133,40 @@ extension GroupMember {
                 "spis": update.dataSAs.map { spiText($0.spi) }.joined(separator: ","),
                 "kek": update.rekeySA == nil ? "same" : "new",
             ])
+    }
+
+    /// Where the key tree changes: takes our part of it, and with the new group key the masks off the keys.
+    /// - Returns: the update in the clear; nil when it is of no use to us. Then nothing has changed.
+    private func follow(
+        _ update: KeyUpdate, _ transaction: UInt64, in id: UInt32, _ now: Instant
+    ) throws -> KeyUpdate? {
+        guard let octets = update.treeSlice else { return update }
+        let slice = try UpdateSlice(octets: octets, transaction: transaction)
+        let outcome: String
+        do {
+            switch try groups[id]?.tree?.apply(slice) {
+            case .applied: outcome = ""
+            // By an earlier copy that the data plane refused a part of; a later one's keys give another group key.
+            case .known: outcome = groups[id]?.tree?.transaction == transaction ? "" : "overtaken"
+            case .notConcerned: return nil
+            case .removed: outcome = "removed"
+            case nil: outcome = "no tree"
+            }
+        } catch KeyTreeError.missed, KeyTreeError.diverged {
+            outcome = "missed"
+        }
+        if outcome.isEmpty, let groupKey = groups[id]?.tree?.groupKey {
+            return update.unmasked(groupKey: groupKey, group: id, transaction: transaction)
+        }
+        // Only a profile can help. This one is no made-up sign, so the wait need not grow.
+        log(
+            .warning, "tree.cannot-follow",
+            ["group": groups[id]?.name ?? "", "transaction": "\(transaction)", "reason": outcome])
+        if groups[id]?.askAt == nil {
+            let earliest = groups[id]?.lastAskedAt.map { $0 + Self.askInterval } ?? now
+            groups[id]?.askAt = max(now, earliest) + random.duration(below: .seconds(1))
+        }
+        return nil
     }
 
     private func commit(_ header: TransactionHeader, in id: UInt32, now: Instant) {

@@ -3,6 +3,7 @@
 internal import Basics
 internal import ESP
 internal import FMKE
+internal import KeyTree
 internal import ReliablePush
 
 /// A data SA in its life at a member.
@@ -74,6 +75,8 @@ struct MemberGroup {
     /// The KEKs before that. What comes under them is late, and no sign of having missed anything.
     private(set) var formerKEKs: [RekeySPI] = []
     var receiver: PushReceiver
+    /// Our path in the group's key tree; nil where the group has none.
+    var tree: KeyTreeMember?
     var window: SequenceWindow
     /// Oldest first, as far as the messages say.
     var sas: [MemberSA] = []

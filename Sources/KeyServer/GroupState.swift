@@ -4,6 +4,7 @@ internal import Basics
 internal import Cryptography
 internal import FMKE
 internal import IKEv1
+internal import KeyTree
 internal import ReliablePush
 
 /// What the server knows of one member of one group.
@@ -19,6 +20,8 @@ struct MemberState {
     /// The newest transaction it confirmed, and when.
     var confirmed: UInt64 = 0
     var confirmedAt: Instant?
+    /// The transaction that took it in, in a group with backward secrecy: it is told nothing older.
+    var since: UInt64 = 0
     /// A sender uses the SAs of that transaction at this instant at the latest, even if every COMMIT gets lost.
     var movesBy: Instant?
 }
@@ -55,6 +58,10 @@ struct OpenTransaction {
     /// The epoch it leads to.
     let epoch: UInt32
     let reason: RekeyReason
+    /// Its keys are masked under the group key of the tree: it may go on under a KEK that a removed member knows.
+    let isMasked: Bool
+    /// What its datagrams took, UDP payload.
+    var multicastOctets = 0
     /// Members that hold no keys of the group and are not waited for.
     let absent: [String]
     /// COMMITs still to send, and when the next is due.
@@ -87,6 +94,12 @@ struct GroupState {
     var kekExpiresAt: Instant
     /// Oldest first.
     var data: [ServerDataSA] = []
+    /// Who knows which keys of the tree: a member's index is its slot. nil with flat revocation.
+    var tree: KeyTreeServer?
+    /// The last change of the tree that members were told by multicast.
+    var treeUpdate: (transaction: UInt64, octets: Int, datagrams: Int)?
+    /// Members that a transaction took in and that have no profile of it yet.
+    var newcomers: [String] = []
     /// The newest transaction, and the first one of this run of the server: all in between exist.
     var transaction: UInt64
     let firstTransaction: UInt64

@@ -6,6 +6,7 @@ internal import Cryptography
 internal import ReliablePush
 internal import IKEv1
 internal import ISAKMP
+internal import KeyTree
 
 /// Phase 1 events, profiles (phase 2) and STATUS.
 extension KeyServer {
@@ -88,6 +89,7 @@ extension KeyServer {
             ], now: now)
         if let previous, previous != info.id { endpoint.close(previous, now: now) }
         for id in groups.keys.sorted() {
+            enterTree(name, of: id, now: now)
             guard let member = groups[id]?.members[name], member.role.maySend else { continue }
             assignSenderID(to: name, in: id, now: now)
             // spec: RFC 6407 3.5.1 - its counters are gone with its memory, so its keys must not go on either.
@@ -124,6 +126,7 @@ extension KeyServer {
             // Gone by its own will without a word on the keys (the GCKS was not whom it expects): it never took them,
             // and coming again is no restart.
             if reason == .peerDeleted, member.confirmed == 0 { groups[id]?.members[name]?.holdsKeys = false }
+            waitNoMore(member, of: id)
             for key in groups[id]?.open.keys.sorted() ?? [] {
                 groups[id]?.open[key]?.sender.giveUp(member.index, reason: .unreachable)
             }
@@ -138,9 +141,10 @@ extension KeyServer {
         var sections: [GroupSection] = []
         for id in groups.keys.sorted() {
             guard let group = groups[id], let member = group.members[name],
-                !member.role.maySend || member.senderID != nil
+                !member.role.maySend || member.senderID != nil,
+                let section = section(of: group, for: member, now: now)
             else { continue }
-            sections.append(section(of: group, for: member, now: now))
+            sections.append(section)
             groups[id]?.members[name]?.holdsKeys = true
         }
         // A client acts on no older profile once it has seen this one.
@@ -228,7 +232,14 @@ extension KeyServer {
         return isOver ?? isBetween ?? sas.startIndex
     }
 
-    private func section(of group: GroupState, for member: MemberState, now: Instant) -> GroupSection {
+    /// nil for a newcomer whose transaction has not come yet.
+    private func section(of group: GroupState, for member: MemberState, now: Instant) -> GroupSection? {
+        var treeKeys: Secret?
+        if let tree = group.tree {
+            guard let keys = try? tree.memberKeys(member.index) else { return nil }
+            // Revealed to be written into an encrypted message; a secret again until then.
+            treeKeys = Secret(keys.octets)
+        }
         var rekeySA = group.rekeySA
         rekeySA.lifetimeSeconds = UInt32(clamping: max(Int64((group.kekExpiresAt - now).inSeconds), 1))
         let membership = Membership(
@@ -236,7 +247,8 @@ extension KeyServer {
             transaction: group.transaction)
         return GroupSection(
             group: group.entry.id, name: group.entry.name, membership: membership, rekeySA: rekeySA,
-            dataSAs: group.data.compactMap { $0.described(now: now, for: member.role) })
+            dataSAs: group.data.filter { $0.transaction >= member.since }
+                .compactMap { $0.described(now: now, for: member.role) }, treeKeys: treeKeys)
     }
 
     private func receiveAnswer(
@@ -356,7 +368,7 @@ extension KeyServer {
 
     /// New data keys because of what one member did or said. One member must not keep the whole group rolling over: the
     /// next time is when the SAs of this time have replaced the former ones.
-    private func renew(_ group: UInt32, reason: RekeyReason, now: Instant) {
+    func renew(_ group: UInt32, reason: RekeyReason, now: Instant) {
         guard let state = groups[group], state.renewal == nil else { return }
         let rollover = state.entry.rollover
         let earliest = state.renewedAt.map { $0 + rollover.activateAfter + rollover.keepOld } ?? now

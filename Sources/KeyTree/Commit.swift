@@ -36,6 +36,22 @@ extension KeyTreeServer {
         if update != nil || !pass.hasListeners { transaction = number }
         return Commit(update: update, changed: pass.changed, left: left, joined: joined)
     }
+
+    /// Gives newcomers their keys without a transaction, where nobody else's key changes by it: in a tree without
+    /// backward secrecy that does not grow. There is nothing to tell the others, and the keys still are those of the
+    /// last transaction. Who is about to leave stays until `commit`.
+    /// - Returns: the nodes that have new keys, in no particular order: what to store.
+    ///
+    /// Throws `stale`, and changes nothing, when only `commit` will do.
+    public func admit() throws(KeyTreeError) -> [NodeID] {
+        guard !parameters.backwardSecrecy, height == announcedHeight, !joining.overlaps(leaving) else { throw .stale }
+        extend()
+        var pass = CommitPass(server: self, transaction: transaction, hasLeavers: false)
+        defer { pass.finish() }
+        pass.startAtLeaves(left: [], joined: joining.takeAll())
+        for level in 1...height { try pass.climb(to: level) }
+        return pass.changed
+    }
 }
 
 /// A node that some change lies below, on its way up.

@@ -9,6 +9,7 @@ internal import ReliablePush
 struct GroupReader {
     static let keys = [
         "name", "id", "control", "flows", "suite", "members", "lifetime", "rollover", "push", "revocation",
+        "backward-secrecy",
     ]
     private static let flowKeys = ["source", "destination", "protocol", "source-port", "destination-port"]
     private static let memberKeys = ["client", "role"]
@@ -236,13 +237,26 @@ struct GroupReader {
             entry.rollover.commitAtPercent = rollover.optional("commit-at", .percent)
         }
         if let push = group.mapping("push", keys: Self.pushKeys) { Self.readPush(push, into: &entry.push) }
-        entry.revocation = group.optional("revocation", Scalar<RevocationMethod>.word, default: .flat)
+        readRevocation(of: group, into: &entry)
         let least = entry.rollover.activateAfter * Self.activationsPerLifetime
         for (key, value) in [("data", entry.dataLifetime), ("kek", entry.kekLifetime)] where value < least {
             problems.add(
                 lifetime?.place(of: key) ?? group.place(of: "rollover"),
                 "\(Quantity.show(value)) for \(key) is under \(Self.activationsPerLifetime) times activate-after",
                 instead: "write at least \(Quantity.show(least)), or a shorter activate-after")
+        }
+    }
+
+    private func readRevocation(of group: MappingReader, into entry: inout GroupEntry) {
+        let method = group.optional("revocation", Scalar<RevocationMethod>.word)
+        entry.backwardSecrecy = group.optional("backward-secrecy", Scalar<Bool>.truth, default: false)
+        // It is a word on the method as well: only the tree can do it.
+        let standard = entry.backwardSecrecy ? .lkh : RevocationMethod.standard(members: entry.members.count)
+        entry.revocation = method ?? standard
+        if entry.backwardSecrecy, method == .flat {
+            problems.add(
+                group.place(of: "backward-secrecy"), "needs the key tree, and revocation is flat",
+                instead: "write revocation: lkh, or remove it")
         }
     }
 

@@ -70,6 +70,8 @@ struct Directory {
             entry.push = group.push
             entry.dataLifetime = group.dataLifetime
             entry.kekLifetime = group.kekLifetime
+            entry.revocation = group.revocation
+            entry.backwardSecrecy = group.backwardSecrecy
             return entry
         }
         return Inventory(clients: clients, groups: groups)

@@ -18,6 +18,8 @@ public struct Scenario: Sendable {
         public var push = PushPolicy()
         public var dataLifetime: Duration
         public var kekLifetime: Duration
+        public var revocation = RevocationMethod.flat
+        public var backwardSecrecy = false
     }
 
     public var seed: UInt64
@@ -45,7 +47,8 @@ public struct Scenario: Sendable {
     public var checksEverything = true
 
     /// Draws a scenario with faults of every kind.
-    public init(seed: UInt64) {
+    /// - Parameter trees: draw key trees as well; all else is the same without.
+    public init(seed: UInt64, trees: Bool = true) {
         self.seed = seed
         let random = SeededRandom(seed: Simulation.derive(seed, "scenario"))
         members = Int(random.number(below: 7)) + 2
@@ -72,6 +75,11 @@ public struct Scenario: Sendable {
             groups.append(Self.group(index, members: members, roundTrip: roundTrip, random: random))
         }
         sharesControlAddress = groups.count > 1 && random.happens(0.3)
+        let treeRandom = SeededRandom(seed: Simulation.derive(seed, "trees"))
+        for index in groups.indices where treeRandom.happens(0.6) && trees {
+            groups[index].revocation = .lkh
+            groups[index].backwardSecrecy = treeRandom.happens(0.4)
+        }
     }
 
     private static func group(_ index: Int, members: Int, roundTrip: Duration, random: SeededRandom) -> Group {

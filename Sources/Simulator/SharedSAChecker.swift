@@ -21,6 +21,7 @@ internal import Store
 /// - A sender that the verdict on its newest transaction named, until it confirms it.
 /// - A sender that confirmed late has the time to move that its profile takes.
 /// - An SA whose lifetime ended: the GCKS was away for too long.
+/// - With backward secrecy, SAs of transactions before the one that took the receiver in.
 final class SharedSAChecker: Checker {
     let name = "f: senders and receivers share an SA"
     /// A sender's activation counts from receipt: what may lie between the server's instant and that.
@@ -45,6 +46,8 @@ final class SharedSAChecker: Checker {
     private var named: [Int: [Int: UInt64]] = [:]
     /// Until when a member that confirmed late is not blamed.
     private var excused: [Int: [Int: Instant]] = [:]
+    /// By member and group: the transaction that took it in, with backward secrecy. It is told nothing older.
+    private var since: [Int: [Int: UInt64]] = [:]
     /// By member and group: what it confirmed in its present life.
     private var confirmed: [Int: [Int: UInt64]] = [:]
     /// What each member sent in its present life. A message that an earlier life sent may come later still and confirm
@@ -83,6 +86,11 @@ final class SharedSAChecker: Checker {
             started[group]?[transaction]?.reason = event["reason"].flatMap(RekeyReason.init)
         case .serverLogged(let event) where event.name == "configure.crowded" || event.name == "rekey.crowded":
             crowd(event, simulation)
+        case .serverLogged(let event) where event.name == "tree.joined":
+            guard let member = event["client"].flatMap(Directory.member),
+                let group = event["group"].flatMap({ directory.index(name: $0) })
+            else { return }
+            since[member, default: [:]][group] = event["transaction"].flatMap(UInt64.init)
         case .memberLogged(_, let event) where event.name == "sa.removed" && event["reason"] == "expired":
             if let spi = event["spi"] { expired.insert(spi) }
         case .dataChanged(let member, let change):
@@ -166,6 +174,7 @@ final class SharedSAChecker: Checker {
                     guard directory.roles[made.group][receiver.number]?.mayReceive == true,
                         let received = confirmed[receiver.number]?[made.group], received >= made.transaction,
                         received >= named[receiver.number]?[made.group] ?? 0, receiver.inbound[key] == nil,
+                        made.transaction >= since[receiver.number]?[made.group] ?? 0,
                         !isCutOff(made.group, made.transaction, from: sent, now: simulation.now),
                         !isCrowded(made.group, made.transaction, from: sent, now: simulation.now)
                     else { continue }

@@ -39,6 +39,9 @@ struct SimulateCommand: ParsableCommand {
     @Flag(help: "Run each seed twice: both runs must be the same to the octet.")
     var twice = false
 
+    @Flag(help: "Draw no key trees: every group revokes by unicast.")
+    var flat = false
+
     @Flag(help: "Go on after a seed that failed.")
     var keepGoing = false
 
@@ -53,7 +56,7 @@ struct SimulateCommand: ParsableCommand {
         if let members {
             try show(Simulation(.calm(members: members, seed: first, seconds: spread)).run())
         } else if let seed {
-            try show(Simulation(Scenario(seed: seed)).run())
+            try show(Simulation(Scenario(seed: seed, trees: !flat)).run())
         } else {
             try sweep()
         }
@@ -86,8 +89,8 @@ struct SimulateCommand: ParsableCommand {
         let start = clock.now
         var (virtual, events, transactions, faults, failed) = (Duration.zero, UInt64(0), 0, 0, [UInt64]())
         for seed in first..<first + UInt64(seeds) {
-            let outcome = try Simulation(Scenario(seed: seed)).run()
-            if twice, try Simulation(Scenario(seed: seed)).run().hash != outcome.hash {
+            let outcome = try Simulation(Scenario(seed: seed, trees: !flat)).run()
+            if twice, try Simulation(Scenario(seed: seed, trees: !flat)).run().hash != outcome.hash {
                 print("VIOLATION (replay): seed \(seed) does not replay")
                 failed.append(seed)
             }

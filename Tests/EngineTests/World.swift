@@ -44,6 +44,8 @@ final class World {
     let server: KeyServer
     let serverTerminal: TerminalID
     let store = MemoryStore()
+    /// Every record that the server wanted stored, in order.
+    private(set) var records: [Record] = []
     private(set) var clients: [String: Client] = [:]
     private(set) var verdicts: [VerdictReport] = []
     private(set) var log: [(at: Instant, who: String, event: LogEvent)] = []
@@ -57,6 +59,8 @@ final class World {
     private let seed: UInt64
     private let adjustClient: (inout GroupMember.Configuration) -> Void
     private let psk: [String: Secret]
+    let signatureAlgorithm: SignatureAlgorithm
+    let verifyingKey: [UInt8]
 
     struct Options {
         var names = ["hub", "site1", "site2"]
@@ -72,6 +76,8 @@ final class World {
 
     init(_ options: Options = Options()) throws {
         seed = options.seed
+        let signingKey = try SigningKey.generate(options.signature)
+        (signatureAlgorithm, verifyingKey) = (options.signature, signingKey.publicKey)
         adjustClient = options.adjustClient
         medium = BroadcastMedium(seed: options.seed)
         var link = LinkParameters()
@@ -94,7 +100,7 @@ final class World {
         options.adjust(&group)
         var configuration = KeyServer.Configuration(
             identity: "gcks.example", address: SocketAddress(Self.gcksAddress, 848),
-            signingKey: try SigningKey.generate(options.signature),
+            signingKey: signingKey,
             inventory: Inventory(clients: entries, groups: [group]), numberFloor: 1_000_000)
         options.adjustServer(&configuration)
         server = try KeyServer(configuration, records: store, random: SeededRandom(seed: options.seed), now: now)
@@ -183,7 +189,9 @@ final class World {
     func drainServer() {
         while true {
             switch server.poll() {
-            case .persist(let records): store.put(records)
+            case .persist(let records):
+                store.put(records)
+                self.records += records
             case .transmit(let datagram): transmit(datagram, from: serverTerminal)
             case .log(let event): log.append((now, "gcks", event))
             case .ended(let report): verdicts.append(report)

@@ -76,6 +76,23 @@ import Testing
         #expect(group.revocation == .flat)
     }
 
+    @Test func theMethodOfRevocationFollowsTheSizeUnlessItIsNamed() throws {
+        func group(ships: Int, _ line: String = "") throws -> GroupEntry {
+            let names = (1...ships).map { "ship\($0)" }
+            let members = names.map { "      - client: \($0)\n" }.joined()
+            let text = GoldenCases.goodServer
+                .replacing("[ship1, ship2]", with: "[\(names.joined(separator: ", "))]")
+                .replacing("      - client: ship1\n", with: members + (line.isEmpty ? "" : "    \(line)\n"))
+            return try #require(parse(text).inventory.groups.first)
+        }
+        // With site1.
+        #expect(try group(ships: 7).revocation == .flat && group(ships: 8).revocation == .lkh)
+        #expect(try group(ships: 8, "revocation: flat").revocation == .flat)
+        #expect(try group(ships: 1, "revocation: lkh").revocation == .lkh)
+        #expect(try group(ships: 1, "backward-secrecy: true").revocation == .lkh)
+        #expect(try group(ships: 1, "backward-secrecy: true").backwardSecrecy && !group(ships: 8).backwardSecrecy)
+    }
+
     @Test func whatIsLeftOutHasItsDefault() throws {
         let settings = try parse(GoldenCases.goodServer)
         #expect(settings.port == 848)
