@@ -149,7 +149,7 @@ extension TidyTests {
         "GroupMember": ["FMKE", "ReliablePush", "ESP", "Store", "IKEv1", "ISAKMP", "Cryptography", "Basics"],
         "Simulator": [
             "KeyServer", "GroupMember", "ReliablePush", "FMKE", "ESP", "LinkModel", "Store", "IKEv1", "Cryptography",
-            "Basics",
+            "Basics", "Glibc",
         ],
         "EventLoop": ["CLibevent", "CLinux", "Basics", "Glibc"],
         "DataPlane": ["EventLoop", "ESP", "CLinux", "Cryptography", "Basics", "Glibc"],
@@ -168,7 +168,7 @@ extension TidyTests {
             "ArgumentParser", "Logging", "Foundation",
         ],
         "satemu": ["LinkModel", "CLinux", "Basics", "ArgumentParser", "Yams", "Foundation", "Glibc"],
-        "satsim": ["Simulator", "Basics", "ArgumentParser"],
+        "satsim": ["Simulator", "ReliablePush", "Basics", "ArgumentParser"],
     ]
 
     /// The module that a line imports.
