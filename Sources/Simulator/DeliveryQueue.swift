@@ -24,6 +24,8 @@ struct DeliveryQueue {
         case alive(UInt32)
         /// The next member's turn in the dead peer detection that goes on anyway.
         case keepAlive
+        /// A BEACON of the GCKS is due.
+        case beacon
     }
     private struct Entry {
         var at: Int64

@@ -28,30 +28,23 @@ public final class DeliveryRun {
     private var forward: DeliveryChannel
     private var backward: DeliveryChannel
 
-    private var receivers: [PushReceiver] = []
-    private let isDeaf: [Bool]
+    private var members: DeliveryMembers
 
     // Of the transaction under way.
     private var sender: PushSender?
     private var startedAt = Instant.zero
     private var result = DeliveryResult()
     private var verdictAt: Instant?
-    private var takesPart: [Bool] = []
-    private var losesFirstRound: [Bool] = []
-    /// The part that serves each member.
-    private var partOf: [UInt32] = []
-    private var servedAt: [Int64] = []
-    private var isConfirmed: [Bool] = []
-    /// When each member has an entry in the queue.
-    private var wakesAt: [Int64] = []
     private var flights: [(header: TransactionHeader, body: [UInt8])?] = []
     private var refusals: [(member: UInt32, missing: [GroupReport.Missing])] = []
     private var profiles: [UInt32: Int] = [:]
     private var senderWakesAt: Instant?
     private var keepAliveTurn = 0
+    private var beaconPause = Duration.zero
     private var hasRepaired = false
+    /// The newest round that had data or parity in it.
+    private var lastRound: UInt8?
 
-    private static let never = Int64.max
     /// Between two transmissions of a profile or a probe that is not answered, and how many there are.
     private static let repeatAfter = Duration.seconds(2)
     private static let repetitions = 6
@@ -68,11 +61,7 @@ public final class DeliveryRun {
         var isDeaf = [Bool](repeating: false, count: scenario.members)
         let count = Int((scenario.deaf * Double(scenario.members)).rounded())
         if count > 0 { for member in random.choose(count, below: scenario.members) { isDeaf[member] = true } }
-        self.isDeaf = isDeaf
-        receivers.reserveCapacity(scenario.members)
-        for member in 0..<scenario.members {
-            receivers.append(PushReceiver(memberIndex: UInt32(member), complete: 0, seed: random.next()))
-        }
+        members = DeliveryMembers(count: scenario.members, isDeaf: isDeaf, random: &random)
     }
 
     /// Delivers one transaction and ends with its verdict.
@@ -81,6 +70,8 @@ public final class DeliveryRun {
     public func deliver(_ parts: [DeliveryPart], without absent: [Int] = []) -> DeliveryResult {
         begin(parts, absent)
         drain()
+        beaconPause = .seconds(1)
+        queue.schedule(.beacon, at: now + scenario.policy.roundTrip + beaconPause)
         if let first = scenario.keepAlive { queue.schedule(.keepAlive, at: now + first / max(scenario.members, 1)) }
         while verdictAt == nil, let (at, event) = queue.pop() {
             now = at
@@ -96,45 +87,27 @@ public final class DeliveryRun {
         verdictAt = nil
         senderWakesAt = nil
         hasRepaired = false
+        lastRound = nil
         keepAliveTurn = 0
-        takesPart = isDeaf.map { !$0 }
         var isMember = [Bool](repeating: true, count: scenario.members)
-        for member in absent { (takesPart[member], isMember[member]) = (false, false) }
-        result.members = takesPart.count { $0 }
-        result.deaf = isMember.count { $0 } - result.members
-        partOf = Array(repeating: 0, count: scenario.members)
-        for (number, part) in parts.enumerated() where Int(part.members.lowerBound) < scenario.members {
-            for member in Int(part.members.lowerBound)...min(Int(part.members.upperBound), scenario.members - 1) {
-                partOf[member] = UInt32(number)
-            }
-        }
-        servedAt = Array(repeating: Self.never, count: scenario.members)
-        isConfirmed = Array(repeating: false, count: scenario.members)
-        wakesAt = Array(repeating: Self.never, count: scenario.members)
-        losesFirstRound = []
+        for member in absent { isMember[member] = false }
+        var losing: [Int] = []
         if let losers = scenario.losers, let last = losers.last {
             let count = Int(transaction) <= losers.count ? losers[Int(transaction) - 1] : last
-            losesFirstRound = Array(repeating: false, count: scenario.members)
-            for member in random.choose(count, below: scenario.members) { losesFirstRound[member] = true }
+            losing = random.choose(count, below: scenario.members)
         }
+        members.begin(parts, without: absent, losing: losing)
+        result.members = members.takesPart.count { $0 }
+        result.deaf = isMember.count { $0 } - result.members
         forward = DeliveryChannel(bitsPerSecond: scenario.policy.controlRate)
         backward = DeliveryChannel(bitsPerSecond: scenario.policy.returnRate, queueOctets: scenario.returnQueue)
         sender = PushSender(
             group: 1, epoch: 1, transaction: transaction,
-            parts: parts.enumerated().map { PushPart(body: Self.body($0, octets: $1.octets), members: $1.members) },
+            parts: parts.enumerated().map {
+                PushPart(body: DeliveryMembers.body($0, octets: $1.octets), members: $1.members)
+            },
             members: (0..<UInt32(scenario.members)).lazy.filter { isMember[Int($0)] }, policy: scenario.policy,
             experience: experience, activateAt: now + .seconds(3_600), deactivateAt: now + .seconds(7_200), now: now)
-    }
-
-    /// Which part it is, filled up with zeros.
-    private static func body(_ number: Int, octets: Int) -> [UInt8] {
-        let number = UInt32(truncatingIfNeeded: number)
-        return (0..<max(octets, 4)).map { $0 < 4 ? UInt8(truncatingIfNeeded: number >> UInt32(8 * $0)) : 0 }
-    }
-
-    @inline(__always) private static func number(of body: [UInt8]) -> UInt32 {
-        guard body.count >= 4 else { return .max }
-        return UInt32(body[0]) | UInt32(body[1]) << 8 | UInt32(body[2]) << 16 | UInt32(body[3]) << 24
     }
 
     // MARK: The sender
@@ -169,7 +142,10 @@ public final class DeliveryRun {
         if header.kind == .data || isParity {
             result.transmissions += 1
             result.transmissionOctets += octets
-            result.rounds = max(result.rounds, Int(header.feedback.round) + 1)
+            if lastRound != header.feedback.round {
+                lastRound = header.feedback.round
+                result.rounds += 1
+            }
             if header.feedback.round > 0 { hasRepaired = true }
         } else {
             result.beacons += 1
@@ -178,6 +154,18 @@ public final class DeliveryRun {
         guard let departure = forward.send(octets, now: now) else { return }
         flights.append((header, body))
         queue.schedule(.datagram(Int32(truncatingIfNeeded: flights.count - 1)), at: departure + scenario.delay)
+    }
+
+    /// What the GCKS sends besides: it names the newest transaction, ever more rarely (docs/FMKE.md 7.3).
+    private func beacon() {
+        let wait = UInt16(clamping: scenario.policy.roundTrip.wholeMilliseconds)
+        multicast(
+            TransactionHeader(
+                kind: .beacon, group: 1, epoch: 1, transaction: transaction,
+                feedback: FeedbackRequest(mode: .none, nackWaitMilliseconds: wait), activateInMilliseconds: 0,
+                deactivateInMilliseconds: 0), [])
+        beaconPause = min(beaconPause * 2, scenario.policy.beaconInterval)
+        queue.schedule(.beacon, at: now + beaconPause)
     }
 
     private func handle(_ event: DeliveryQueue.Event) {
@@ -190,8 +178,8 @@ public final class DeliveryRun {
             flights[Int(number)] = nil
             reach(flight.header, flight.body)
         case .member(let member):
-            guard wakesAt[Int(member)] == now.nanoseconds else { return }
-            wakesAt[Int(member)] = Self.never
+            guard members.wakesAt[Int(member)] == now.nanoseconds else { return }
+            members.wakesAt[Int(member)] = DeliveryMembers.never
             wake(member)
         case .answer(let member), .profileAnswer(let member):
             confirm(member)
@@ -203,16 +191,17 @@ public final class DeliveryRun {
         case .profileArrives(let member): takeProfile(member)
         case .alive(let member):
             sender?.heard(from: member)
-            if scenario.keepAlive != nil, isServed(member) { confirm(member) }
+            if scenario.keepAlive != nil, members.isServed(member) { confirm(member) }
             drain()
         case .keepAlive: keepAlive()
+        case .beacon: beacon()
         }
     }
 
     private func confirm(_ member: UInt32) {
         sender?.confirm(member, now: now)
-        guard !isConfirmed[Int(member)] else { return }
-        isConfirmed[Int(member)] = true
+        guard !members.isConfirmed[Int(member)] else { return }
+        members.isConfirmed[Int(member)] = true
         result.confirmed += 1
         result.lastConfirmedAt = (now - startedAt).inSeconds
     }
@@ -229,46 +218,20 @@ public final class DeliveryRun {
 
     private func reach(_ header: TransactionHeader, _ body: [UInt8]) {
         guard field.begin(at: now) else { return }
-        let isScripted = !losesFirstRound.isEmpty && header.feedback.round == 0 && header.kind != .beacon
-        for member in receivers.indices {
-            guard !field.loses(member), takesPart[member] else { continue }
-            if isScripted, losesFirstRound[member] { continue }
-            let outcome = receivers[member].receive(header, body: body, now: now)
-            if case .bodies(_, let bodies) = outcome, servedAt[member] == Self.never,
-                bodies.contains(where: { Self.number(of: $0) == partOf[member] })
-            {
-                serve(member, round: Int(header.feedback.round))
-            }
-            schedule(member)
-        }
-    }
-
-    private func serve(_ member: Int, round: Int?) {
-        receivers[member].completed(transaction)
-        servedAt[member] = now.nanoseconds
-        guard let round else {
-            result.servedByUnicast += 1
-            return
-        }
+        let served = members.reach(header, body, now: now, field: &field, queue: &queue)
+        guard served > 0 else { return }
+        let round = max(result.rounds - 1, 0)
         while result.servedByRound.count <= round { result.servedByRound.append(0) }
-        result.servedByRound[round] += 1
-    }
-
-    private func isServed(_ member: UInt32) -> Bool { servedAt[Int(member)] != Self.never }
-
-    @inline(__always) private func schedule(_ member: Int) {
-        guard let due = receivers[member].due, due.nanoseconds < wakesAt[member] else { return }
-        wakesAt[member] = due.nanoseconds
-        queue.schedule(.member(UInt32(truncatingIfNeeded: member)), at: due)
+        result.servedByRound[round] += served
     }
 
     private func wake(_ member: UInt32) {
-        while case .report = receivers[Int(member)].poll(now: now) { report(member) }
-        schedule(Int(member))
+        while case .report = members.receivers[Int(member)].poll(now: now) { report(member) }
+        members.schedule(Int(member), &queue)
     }
 
     private func report(_ member: UInt32) {
-        let missing = receivers[Int(member)].missing
+        let missing = members.receivers[Int(member)].missing
         let octets = DeliverySizes.status(missing: missing.count)
         if missing.isEmpty {
             result.acks += 1
@@ -288,7 +251,7 @@ public final class DeliveryRun {
     // MARK: Unicast
 
     private func sendProfile(_ member: UInt32) {
-        guard let tries = profiles[member], !isConfirmed[Int(member)], tries < Self.repetitions else {
+        guard let tries = profiles[member], !members.isConfirmed[Int(member)], tries < Self.repetitions else {
             profiles[member] = nil
             return
         }
@@ -297,12 +260,15 @@ public final class DeliveryRun {
         result.unicastOctets += DeliverySizes.profile
         guard let departure = forward.send(DeliverySizes.profile, now: now) else { return }
         queue.schedule(.profile(member), at: departure + Self.repeatAfter * (1 << min(tries, 3)))
-        guard takesPart[Int(member)], !field.losesUnicast(Int(member)) else { return }
+        guard members.takesPart[Int(member)], !field.losesUnicast(Int(member)) else { return }
         queue.schedule(.profileArrives(member), at: departure + scenario.delay)
     }
 
     private func takeProfile(_ member: UInt32) {
-        if !isServed(member) { serve(Int(member), round: nil) }
+        if !members.isServed(member) {
+            members.serve(Int(member), transaction, now: now)
+            result.servedByUnicast += 1
+        }
         guard let departure = backward.send(DeliverySizes.profileAnswer, now: now),
             random.unit() >= scenario.returnLoss
         else { return }
@@ -314,7 +280,8 @@ public final class DeliveryRun {
             result.unicasts += 1
             result.unicastOctets += DeliverySizes.probe
             guard let departure = forward.send(DeliverySizes.probe, now: now) else { continue }
-            guard takesPart[Int(member)], !field.losesUnicast(Int(member)), random.unit() >= scenario.returnLoss else {
+            guard members.takesPart[Int(member)], !field.losesUnicast(Int(member)), random.unit() >= scenario.returnLoss
+            else {
                 continue
             }
             result.feedbackOctets += DeliverySizes.probe
@@ -331,7 +298,9 @@ public final class DeliveryRun {
         keepAliveTurn += 1
         if keepAliveTurn >= scenario.members { keepAliveTurn = 0 }
         queue.schedule(.keepAlive, at: now + interval / scenario.members)
-        guard takesPart[Int(member)], isServed(member), !isConfirmed[Int(member)] else { return }
+        guard members.takesPart[Int(member)], members.isServed(member), !members.isConfirmed[Int(member)] else {
+            return
+        }
         // It is repeated until it gets through, as dead peer detection does.
         var tries = 0
         while tries < Self.repetitions, field.losesUnicast(Int(member)) || random.unit() < scenario.returnLoss {
@@ -354,12 +323,12 @@ public final class DeliveryRun {
         result.droppedAnswers = backward.dropped
         var times: [Int64] = []
         times.reserveCapacity(result.members)
-        for member in servedAt.indices where takesPart[member] { times.append(servedAt[member]) }
+        for member in 0..<members.count where members.takesPart[member] { times.append(members.servedAt[member]) }
         times.sort()
-        if let last = times.last, last != Self.never {
+        if let last = times.last, last != DeliveryMembers.never {
             result.lastServedAt = (Instant(nanoseconds: last) - startedAt).inSeconds
         }
-        if !times.isEmpty, times[times.count / 2] != Self.never {
+        if !times.isEmpty, times[times.count / 2] != DeliveryMembers.never {
             result.medianServedAt = (Instant(nanoseconds: times[times.count / 2]) - startedAt).inSeconds
         }
         // The next transaction finds a quiet group: whoever has nothing yet gets it by profile meanwhile.
@@ -368,9 +337,9 @@ public final class DeliveryRun {
         refusals.removeAll()
         profiles.removeAll()
         now = end + .seconds(600)
-        for member in receivers.indices {
-            receivers[member].completed(transaction)
-            while case .report = receivers[member].poll(now: now) {}
+        for member in 0..<members.count {
+            members.receivers[member].completed(transaction)
+            while case .report = members.receivers[member].poll(now: now) {}
         }
         return result
     }
