@@ -33,6 +33,7 @@ let package = Package(
         .executable(name: "satsim", targets: ["satsim"]),
         // For bench/, a package of its own.
         .library(name: "KeyTree", targets: ["KeyTree", "Cryptography", "Basics"]),
+        .library(name: "Simulator", targets: ["Simulator", "ReliablePush"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
@@ -107,7 +108,8 @@ let package = Package(
             name: "satemu",
             dependencies: ["LinkModel", "CLinux", "Basics", arguments, .product(name: "Yams", package: "Yams")],
             swiftSettings: product),
-        .executableTarget(name: "satsim", dependencies: ["Simulator", "Basics", arguments], swiftSettings: product),
+        .executableTarget(
+            name: "satsim", dependencies: ["Simulator", "ReliablePush", "Basics", arguments], swiftSettings: product),
 
         // Tests
         tests(of: "Basics"),
@@ -129,7 +131,7 @@ let package = Package(
             swiftSettings: common),
         tests(of: "gcks", ["Commands", "Control", "Settings", arguments]),
         tests(of: "satipsec", ["Commands", "Control", "Settings", arguments]),
-        tests(of: "Simulator", ["Basics"]),
+        tests(of: "Simulator", ["ReliablePush", "FMKE", "KeyTree", "Cryptography", "Basics"]),
         .testTarget(name: "TidyTests", swiftSettings: common),
         .testTarget(
             name: "DemoTests", dependencies: ["satemu"], exclude: ["test_claims.py", "test_emulator.py"],

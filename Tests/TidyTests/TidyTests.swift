@@ -151,7 +151,7 @@ extension TidyTests {
         ],
         "Simulator": [
             "KeyServer", "GroupMember", "ReliablePush", "KeyTree", "FMKE", "ESP", "LinkModel", "Store", "IKEv1",
-            "Cryptography", "Basics",
+            "Cryptography", "Basics", "Glibc",
         ],
         "EventLoop": ["CLibevent", "CLinux", "Basics", "Glibc"],
         "DataPlane": ["EventLoop", "ESP", "CLinux", "Cryptography", "Basics", "Glibc"],
@@ -170,7 +170,7 @@ extension TidyTests {
             "ArgumentParser", "Logging", "Foundation",
         ],
         "satemu": ["LinkModel", "CLinux", "Basics", "ArgumentParser", "Yams", "Foundation", "Glibc"],
-        "satsim": ["Simulator", "Basics", "ArgumentParser"],
+        "satsim": ["Simulator", "ReliablePush", "Basics", "ArgumentParser"],
     ]
 
     /// The module that a line imports.
