@@ -2,6 +2,7 @@
 
 internal import ArgumentParser
 internal import Basics
+internal import ReliablePush
 internal import Simulator
 
 /// The reliable delivery of transactions to a large group, as a table.
