@@ -119,6 +119,12 @@ struct GroupState {
     var renewal: (at: Instant, reason: RekeyReason)?
     var renewedAt: Instant?
 
+    /// That, with what the newest transaction under way has taught so far.
+    var newestExperience: PushExperience {
+        guard let newest = open.keys.max(), newest > experiencedUpTo else { return experience }
+        return open[newest]?.sender.experience ?? experience
+    }
+
     /// Transactions may end in another order than they began in.
     mutating func learn(from sender: PushSender) {
         guard sender.transaction > experiencedUpTo else { return }

@@ -196,7 +196,7 @@ extension KeyServer {
         }
         var sender = PushSender(
             group: group.entry.id, epoch: channel.rekeySA.epoch, transaction: transaction, parts: delivery.parts,
-            members: reachable.union(unreachable), policy: group.entry.push, experience: group.experience,
+            members: reachable.union(unreachable), policy: group.entry.push, experience: group.newestExperience,
             activateAt: activateAt, deactivateAt: removeAt, now: now)
         for member in unreachable { sender.giveUp(member, reason: .unreachable) }
         group.open[transaction] = OpenTransaction(

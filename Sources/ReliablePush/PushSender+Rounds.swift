@@ -69,7 +69,7 @@ extension PushSender {
 
     /// Begins a round with these datagrams. A BEACON follows where somebody may hear none of them.
     private mutating func start(_ datagrams: [Planned], asks: Bool, now: Instant) {
-        nackers = []
+        forgetNACKs()
         findUnconfirmed()
         plan = datagrams
         let isThin = blocks.contains { $0.dataCount == 1 } || round > 0
@@ -92,6 +92,12 @@ extension PushSender {
             slotsBy = answerAt + policy.slot * Int(slots) + policy.roundTrip + PushPolicy.guardTime
         }
         state = .sending
+    }
+
+    private mutating func forgetNACKs() {
+        for position in nackers { members.forget(.asking, position) }
+        nackers = []
+        for index in blocks.indices { blocks[index].forgetRequests() }
     }
 
     /// BEACONs are lost as well: so many that not one in twenty of those who lack something misses them all.
@@ -277,7 +283,7 @@ extension PushSender {
 
     mutating func collect(now: Instant) -> Action? {
         if !direct.isEmpty, directAt <= now { return unicastDirectly(now: now) }
-        if !nackers.isEmpty, repairAt <= now {
+        if !nackers.isEmpty, repairAt <= now || slotsBy.map({ $0 <= now }) == true {
             repair(now: now)
         } else if !isNACKOver, nackers.isEmpty, nackBy <= now {
             if share < 1, round < Self.roundsMost {
@@ -311,7 +317,6 @@ extension PushSender {
         let estimate = max(Double(asked) / actualShare, 1)
         if losers == nil { losers = estimate } else { losers = max(losers ?? 0, Double(lackedCount)) }
         let isSettled = share >= 1
-        for position in nackers { members.forget(.asking, position) }
         let byUnicast =
             estimate <= Double(policy.unicastBelow)
             || repairs >= policy.repairRounds && estimate <= Double(policy.nackTarget)
@@ -319,8 +324,7 @@ extension PushSender {
         if byUnicast {
             if direct.isEmpty { directAt = now }
             direct += nackers
-            nackers = []
-            for index in blocks.indices { blocks[index].forgetRequests() }
+            forgetNACKs()
             if isSettled { isNACKOver = true }
             return
         }
@@ -330,18 +334,17 @@ extension PushSender {
         for index in blocks.indices where blocks[index].needed > 0 {
             let losers = estimate * Double(blocks[index].asking) / Double(asked)
             datagrams += mend(index, losers: losers, loss: loss, isSettled: isSettled)
-            blocks[index].forgetRequests()
         }
         // Where answering slots are over the repair asks again; else it comes in between and leaves them as they are.
         let open = slotsBy.flatMap { $0 - now > policy.roundTrip ? $0 : nil }
         let asks = slotsBy != nil && open == nil && mayAskAgain
         if asks { confirmRounds += 1 }
+        slotsBy = open
         share = asked < Self.fewNACKs && !isSettled ? min(1, share * Self.shareGrowth) : 1
         isNACKOver = false
         nackWait = wait(expected: nil)
         round += 1
         start(datagrams, asks: asks, now: now)
-        if let open { slotsBy = open }
     }
 
     /// What a block's members are sent that asked: parity for the one that needs most; or, where that is less, the very
@@ -378,10 +381,7 @@ extension PushSender {
     /// All answers that slots were given for are here.
     private mutating func endOfSlots(now: Instant) {
         slotsBy = nil
-        guard mayAskAgain else {
-            isNACKOver = true
-            return
-        }
+        guard mayAskAgain else { return }
         confirmRounds += 1
         // They lack it, or their answer got lost. Of one datagram the repetition asks as well as a BEACON would.
         var datagrams: [Planned] = []

@@ -228,7 +228,9 @@ public struct PushSender: Sendable {
         case .sending, .collecting:
             state = .unicasting(isAsked: true)
             unicastRounds = 1
-            stepAt = now + policy.roundTrip * Self.profileRoundTrips
+            stepAt =
+                now + policy.serialisation(of: Self.profileOctets) * members.unconfirmedCount
+                + policy.roundTrip * Self.profileRoundTrips
         case .unicasting, .probing, .ending, .ended: break
         }
     }

@@ -128,6 +128,18 @@ import Testing
         #expect(try #require(loop.verdict).isComplete)
     }
 
+    /// NACKs that come in slots, just before the last slot is over, are answered and may be said again.
+    @Test(arguments: [UInt64](1...6)) func heavyLossBothWaysEndsWithEverybody(seed: UInt64) throws {
+        var options = Loop.Options(members: 80, parts: 12, loss: 0.4, returnLoss: 0.4, seed: seed)
+        options.policy.blockSize = 6
+        let loop = Loop(options)
+        loop.run()
+        let verdict = try #require(loop.verdict)
+        #expect(everybody(loop))
+        #expect(verdict.confirmed.count >= 70)
+        #expect(verdict.duration < .seconds(90))
+    }
+
     /// Late confirmations and a revocation in the middle.
     @Test func aMemberThatIsGivenUpIsNamed() throws {
         let loop = Loop(.init(members: 5, loss: 0))
