@@ -125,8 +125,8 @@ let package = Package(
         .testTarget(
             name: "EngineTests",
             dependencies: [
-                "Simulator", "KeyServer", "GroupMember", "ReliablePush", "KeyTree", "LinkModel", "FMKE", "ESP", "IKEv1", "ISAKMP",
-                "Store", "Cryptography", "Basics",
+                "Simulator", "KeyServer", "GroupMember", "ReliablePush", "KeyTree", "LinkModel", "FMKE", "ESP", "IKEv1",
+                "ISAKMP", "Store", "Cryptography", "Basics",
             ],
             swiftSettings: common),
         tests(of: "gcks", ["Commands", "Control", "Settings", arguments]),

@@ -5,16 +5,16 @@ internal import ESP
 internal import KeyServer
 internal import Store
 
-/// (f) What a sender uses is held by each receiver that is up and has confirmed the transaction which made it, or a later
-/// one, to the present server and in its present life. A sender never moves back; and after the verdict on a revocation
-/// no sender that confirmed it uses an older SA.
+/// (f) What a sender uses is held by each receiver that is up and has confirmed the transaction which made it, or a
+/// later one, to the present server and in its present life. A sender never moves back; and after the verdict on
+/// a revocation no sender that confirmed it uses an older SA.
 ///
 /// A sender that missed a change goes on with what it has, and its receivers keep that for it, with exactly these
 /// exceptions, each of which the protocol's document states (docs/FMKE.md 7.4):
 ///
-/// - A revocation ends what it replaces at a fixed time, whoever has confirmed: the removed member knows those keys, and
-///   as they are the group's own it could send under them in anybody's name. So does the third transaction in a row. A
-///   sender that has not confirmed that transaction is cut off from then on; one that has must have moved.
+/// - A revocation ends what it replaces at a fixed time, whoever has confirmed: the removed member knows those keys,
+///   and as they are the group's own it could send under them in anybody's name. So does the third transaction in
+///   a row. A sender that has not confirmed that transaction is cut off from then on; one that has must have moved.
 /// - Changes that follow one another so fast that the SAs in use and to come do not fit a message: the GCKS leaves some
 ///   out and says so. It may do so only while three generations live, and members share an SA again from the activation
 ///   of the newest one, as far as they have confirmed it.

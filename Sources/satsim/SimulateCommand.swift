@@ -81,7 +81,7 @@ struct SimulateCommand: ParsableCommand {
         for violation in outcome.violations {
             print("VIOLATION (\(violation.checker)) at \((violation.at - .zero).secondsText) s: \(violation.text)")
         }
-        print("replay: satsim --seed \(outcome.seed)")
+        print("replay: satsim \(flat ? "--flat " : "")--seed \(outcome.seed)")
     }
 
     private func sweep() throws {

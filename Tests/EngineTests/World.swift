@@ -66,6 +66,8 @@ final class World {
         var names = ["hub", "site1", "site2"]
         var oneWay: Duration = .milliseconds(250)
         var loss = 0.0
+        /// So many of the datagrams come late, behind later ones.
+        var reorder = 0.0
         var seed: UInt64 = 1
         var suite = ESPSuite.aes128gcm
         var adjust: (inout GroupEntry) -> Void = { _ in }
@@ -82,6 +84,8 @@ final class World {
         medium = BroadcastMedium(seed: options.seed)
         var link = LinkParameters()
         link.loss = .independent(options.loss)
+        link.reorder = options.reorder
+        link.reorderDelay = .milliseconds(400)
         var up = link
         up.delay = options.oneWay
         up.loss = .none
