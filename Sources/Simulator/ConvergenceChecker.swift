@@ -26,6 +26,7 @@ final class ConvergenceChecker: Checker {
     private var deadline = Instant.distantFuture
     private var nextCheck = Instant.distantFuture
     private var lastRekeys: Set<String> = []
+    private(set) var looks = 0
 
     init(_ directory: Directory) {
         self.directory = directory
@@ -67,6 +68,7 @@ final class ConvergenceChecker: Checker {
             simulation.violate(name, "a second verdict on transaction \(report.transaction) of \(report.group)")
             return
         }
+        looks += 1
         let named = report.confirmed.map(\.client) + report.unconfirmed.map(\.client) + report.absent
         guard Set(named) == expected.members, named.count == Set(named).count else {
             simulation.violate(

@@ -15,6 +15,7 @@ struct EventQueue {
         case fault
         case endFault(Int)
         case faultsEnd
+        case sabotage
         case check
     }
     private struct Entry {

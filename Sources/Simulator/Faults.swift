@@ -57,7 +57,10 @@ extension Simulation {
         }
     }
 
-    private func say(_ name: String, _ text: String) { note("sim", LogEvent(.warning, name, ["what": text])) }
+    func say(_ name: String, _ text: String) {
+        kinds.insert(name)
+        note("sim", LogEvent(.warning, name, ["what": text]))
+    }
 
     private func last(_ end: FaultEnd, _ name: String, _ text: String, _ random: SeededRandom) {
         say(name, text)
@@ -192,7 +195,7 @@ extension Simulation {
     /// Somebody on the link repeats, bends or redirects what was sent.
     private func attack(_ member: MemberStation, _ random: SeededRandom) {
         say("sim.attack", member.name)
-        if random.happens(0.3) { return forge(random) }
+        if random.happens(0.3) { return forge(random, with: try? SigningKey.seeded(random)) }
         for _ in 0..<(1 + random.number(below: 8)) {
             guard var datagram = random.pick(recorded) else { return }
             if random.happens(0.6), !datagram.bytes.isEmpty {
@@ -210,9 +213,9 @@ extension Simulation {
     }
 
     /// A member that knows the KEK, but not the key of the GCKS, seals PUSHes of its own.
-    private func forge(_ random: SeededRandom) {
+    func forge(_ random: SeededRandom, with forger: SigningKey?) {
         let group = Int(random.number(below: UInt64(scenario.groups.count)))
-        guard let forger = try? SigningKey.seeded(random),
+        guard let forger,
             let rekeySA = knowledge.rekeySA(ofGroup: group, verifyingKey: forger.publicKey),
             let sealer = try? PushSealer(group: Directory.groupID(group), rekeySA: rekeySA, signingKey: forger)
         else { return }

@@ -43,6 +43,8 @@ public struct Scenario: Sendable {
     public var sharesControlAddress = false
     /// Do data planes refuse SAs now and then?
     public var refusesSAs = true
+    /// What is to be broken on purpose.
+    public var sabotage: Sabotage?
     /// Are the costly checks (every receiver against every sender) made after each change?
     public var checksEverything = true
 

@@ -45,6 +45,9 @@ public final class Simulation {
     private let epochMicroseconds: UInt64 = 1_700_000_000_000_000
     private var datagrams = 0
     let knowledge: KnowledgeChecker
+    var kinds: Set<String> = []
+    /// When the key server's clock was set back, by so much.
+    var setBack: UInt64 = 0
 
     public init(_ scenario: Scenario) throws {
         self.scenario = scenario
@@ -89,6 +92,7 @@ public final class Simulation {
         let faultsBegin = now + scenario.startSpread + .seconds(15)
         if scenario.faultTime > .zero { queue.schedule(.fault, at: faultsBegin) }
         queue.schedule(.faultsEnd, at: faultsBegin + scenario.faultTime)
+        if scenario.sabotage != nil { queue.schedule(.sabotage, at: faultsBegin + scenario.faultTime + .seconds(1)) }
         while !isOver, violations.isEmpty, let next = queue.pop() {
             now = max(now, next.at)
             handle(next.event)
@@ -122,6 +126,7 @@ public final class Simulation {
         case .fault: injectFault()
         case .endFault(let number): endFault(number)
         case .faultsEnd: endFaults()
+        case .sabotage: commitSabotage()
         case .check: break
         }
         observe(.stepDone)
@@ -136,7 +141,7 @@ public final class Simulation {
             server.removed = Set(members.filter(\.isRevoked).map(\.number))
         }
         server.run += 1
-        let microseconds = epochMicroseconds + UInt64(clamping: now.nanoseconds / 1_000)
+        let microseconds = epochMicroseconds + UInt64(clamping: now.nanoseconds / 1_000) - setBack
         var configuration = KeyServer.Configuration(
             identity: "gcks.sim", address: SocketAddress(ServerStation.address, 848), signingKey: signingKey,
             inventory: Directory(scenario).inventory(scenario, without: server.removed), numberFloor: microseconds)
@@ -351,6 +356,8 @@ public final class Simulation {
         return Outcome(
             seed: scenario.seed, violations: violations, hash: hash.value, events: hash.events,
             virtualTime: now - .zero, transactions: transactions, verdictsConfirmed: verdicts, faults: faultCount,
-            datagrams: datagrams, lastEvents: lines, figures: figures)
+            datagrams: datagrams, lastEvents: lines, kinds: kinds,
+            looks: Dictionary(uniqueKeysWithValues: checkers.map { (String($0.name.prefix(1)), $0.looks) }),
+            figures: figures)
     }
 }
