@@ -13,6 +13,8 @@ struct EventQueue {
         case startMember(Int)
         case startServer
         case fault
+        /// The address translation in front of this member forgets.
+        case rebind(Int)
         case endFault(Int)
         case faultsEnd
         case sabotage

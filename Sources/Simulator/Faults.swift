@@ -109,6 +109,23 @@ extension Simulation {
 
     // MARK: One of each kind
 
+    /// These come beside the other faults, from a source of their own.
+    func scheduleRebindings(from start: Instant) {
+        let random = SeededRandom(seed: Self.derive(scenario.seed, "rebindings"))
+        for number in scenario.translated {
+            var at = start + random.duration(below: .seconds(60))
+            while at < start + scenario.faultTime {
+                queue.schedule(.rebind(number), at: at)
+                at = at + .seconds(10) + random.duration(below: .seconds(100))
+            }
+        }
+    }
+
+    func rebind(_ number: Int) {
+        say("sim.rebinding", members[number].name)
+        network.update(number + 1) { $0.translation?.rebind() }
+    }
+
     private func command(_ random: SeededRandom) {
         guard let name = random.pick(scenario.groups.indices.map { "g\($0)" }) else { return }
         let includesKEK = random.happens(0.4)
@@ -206,9 +223,9 @@ extension Simulation {
             var target = datagram.remote
             if random.happens(0.2) { target = random.pick(scenario.groups.indices.map(Directory.control)) ?? target }
             let terminal = random.happens(0.3) ? 0 : member.terminal
-            let station = network.terminals[terminal]
-            guard target.address == station.address || station.joined.contains(target) else { continue }
-            deliver(Datagram(local: target, remote: datagram.local, bytes: datagram.bytes), at: terminal)
+            let arriving = Datagram(local: target, remote: datagram.local, bytes: datagram.bytes)
+            guard let arriving = network.inside(arriving, of: terminal) else { continue }
+            deliver(arriving, at: terminal)
         }
     }
 

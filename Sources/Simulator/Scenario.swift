@@ -40,6 +40,8 @@ public struct Scenario: Sendable {
     /// Members start within this time.
     public var startSpread: Duration = .seconds(5)
     public var phase1Lifetime: Duration
+    /// Members behind address translation, which forgets its ports now and then.
+    public var translated: [Int] = []
     public var sharesControlAddress = false
     /// Do data planes refuse SAs now and then?
     public var refusesSAs = true
@@ -49,7 +51,7 @@ public struct Scenario: Sendable {
     public var checksEverything = true
 
     /// Draws a scenario with faults of every kind.
-    /// - Parameter trees: draw key trees as well; all else is the same without.
+    /// - Parameter trees: draw key trees and address translation as well; all else is the same without.
     public init(seed: UInt64, trees: Bool = true) {
         self.seed = seed
         let random = SeededRandom(seed: Simulation.derive(seed, "scenario"))
@@ -82,6 +84,8 @@ public struct Scenario: Sendable {
             groups[index].revocation = .lkh
             groups[index].backwardSecrecy = treeRandom.happens(0.4)
         }
+        let translation = SeededRandom(seed: Simulation.derive(seed, "translation"))
+        if translation.happens(0.2), trees { translated = (0..<members).filter { _ in translation.happens(0.5) } }
     }
 
     private static func group(_ index: Int, members: Int, roundTrip: Duration, random: SeededRandom) -> Group {
@@ -114,6 +118,7 @@ public struct Scenario: Sendable {
         var scenario = Scenario(seed: seed)
         scenario.members = members
         scenario.drifts = Array(repeating: 0, count: members)
+        scenario.translated = []
         var roles = Dictionary(uniqueKeysWithValues: (0..<members).map { ($0, MemberRole.receiver) })
         roles[0] = .sender
         scenario.groups = [

@@ -65,6 +65,11 @@ public final class Simulation {
         faultless.loss = .none
         network.add(ServerStation.address, uplink: faultless, downlink: scenario.downlink)
         for member in members { network.add(member.address, uplink: scenario.uplink, downlink: scenario.downlink) }
+        for number in scenario.translated {
+            let inside = IPAddress.v4(
+                192, 168, UInt8(truncatingIfNeeded: number >> 8), UInt8(truncatingIfNeeded: number))
+            network.update(number + 1) { $0.translation = Network.Translation(inside: inside, firstPort: 20_000) }
+        }
         let directory = Directory(scenario)
         knowledge = KnowledgeChecker(directory)
         checkers = [
@@ -91,6 +96,7 @@ public final class Simulation {
         }
         let faultsBegin = now + scenario.startSpread + .seconds(15)
         if scenario.faultTime > .zero { queue.schedule(.fault, at: faultsBegin) }
+        scheduleRebindings(from: faultsBegin)
         queue.schedule(.faultsEnd, at: faultsBegin + scenario.faultTime)
         if scenario.sabotage != nil { queue.schedule(.sabotage, at: faultsBegin + scenario.faultTime + .seconds(1)) }
         while !isOver, violations.isEmpty, let next = queue.pop() {
@@ -124,6 +130,7 @@ public final class Simulation {
         case .startMember(let number): start(members[number])
         case .startServer: startServer(keepingRecords: faultRandom.happens(0.6))
         case .fault: injectFault()
+        case .rebind(let number): rebind(number)
         case .endFault(let number): endFault(number)
         case .faultsEnd: endFaults()
         case .sabotage: commitSabotage()
@@ -169,7 +176,8 @@ public final class Simulation {
         guard member.engine == nil else { return }
         member.run += 1
         var configuration = GroupMember.Configuration(
-            name: member.name, local: SocketAddress(member.address, 848),
+            name: member.name,
+            local: SocketAddress(network.terminals[member.terminal].translation?.inside ?? member.address, 848),
             gcks: SocketAddress(ServerStation.address, 848), preSharedKey: Directory.preSharedKey(member.number),
             suites: [Directory.suite])
         configuration.gcksIdentity = "gcks.sim"
@@ -278,7 +286,7 @@ public final class Simulation {
         case .transmit(let datagram):
             observe(.memberSent(member.number, bytes: datagram.bytes))
             transmit(datagram, from: member.terminal)
-            if TrafficClass(datagram.bytes) == .status {
+            if TrafficClass(datagram) == .status {
                 observe(.statusSent(member.number, octets: datagram.bytes.count + 28))
             }
         case .data(let change):
@@ -310,6 +318,7 @@ public final class Simulation {
         hash.event(3, terminal, at: now)
         hash.add(datagram.bytes)
         datagrams += 1
+        let datagram = network.outside(datagram, of: terminal)
         record(datagram)
         if let arrival = network.transmit(datagram, from: terminal, now: now) {
             queue.schedule(.up(terminal), at: arrival)
