@@ -173,6 +173,7 @@ extension Simulation {
             drain(member)
             stop(member)
         } else {
+            say("sim.crash", member.name)
             stop(member)
         }
         let rest = random.happens(0.6) ? Duration.seconds(2) : .seconds(90)
@@ -184,6 +185,7 @@ extension Simulation {
             server.outputsLeft = Int(random.number(below: 12))
             say("sim.server-crash-soon", "")
         } else {
+            say("sim.server-crash", "")
             stopServer()
         }
         let rest = random.happens(0.6) ? Duration.seconds(5) : .seconds(60)
@@ -236,6 +238,7 @@ extension Simulation {
             let rekeySA = knowledge.rekeySA(ofGroup: group, verifyingKey: forger.publicKey),
             let sealer = try? PushSealer(group: Directory.groupID(group), rekeySA: rekeySA, signingKey: forger)
         else { return }
+        say("sim.forgery", "g\(group)")
         let header = TransactionHeader(
             kind: random.happens(0.5) ? .commit : .beacon, group: Directory.groupID(group), epoch: rekeySA.epoch,
             transaction: .max / 2, feedback: FeedbackRequest(mode: .none), activateInMilliseconds: 0,

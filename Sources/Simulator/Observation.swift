@@ -70,7 +70,7 @@ public struct Outcome: Sendable {
     public var datagrams: Int
     /// The last events, one line each.
     public var lastEvents: [String]
-    /// Which kinds of faults and commands there were.
+    /// Which kinds of faults and commands there were, and of links, clocks and groups.
     public var kinds: Set<String>
     /// How often each checker had something to check, by its letter.
     public var looks: [String: Int]

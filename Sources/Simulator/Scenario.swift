@@ -111,6 +111,28 @@ public struct Scenario: Sendable {
         return group
     }
 
+    /// What there is of faults that are there all the time, and of groups.
+    var features: Set<String> {
+        var features: Set<String> = []
+        func note(_ name: String, _ isThere: Bool) { if isThere { features.insert(name) } }
+        note("drifting clocks", drifts.contains { $0 != 0 })
+        note("jitter", downlink.jitter > .zero)
+        note("rate and queue", uplink.rateBitsPerSecond != nil)
+        note("duplicates", downlink.duplicate > 0)
+        note("reordering", downlink.reorder > 0)
+        note("corruption", downlink.corrupt > 0)
+        if case .gilbertElliott = downlink.loss { features.insert("bursts of loss") } else { features.insert("loss") }
+        note("address translation", !translated.isEmpty)
+        note("shared control address", sharesControlAddress)
+        note("short ISAKMP SAs", phase1Lifetime < .seconds(600))
+        note("short data SAs", groups.contains { $0.dataLifetime < .seconds(600) })
+        note("short KEKs", groups.contains { $0.kekLifetime < .seconds(600) })
+        note("early COMMIT", groups.contains { $0.rollover.commitAtPercent != nil })
+        note("key tree", groups.contains { $0.revocation == .lkh })
+        note("backward secrecy", groups.contains { $0.backwardSecrecy })
+        return features
+    }
+
     /// One group with one sender and no fault: for measuring how many members a process carries.
     /// - Parameter seconds: within which the members come.
     public static func calm(members: Int, seed: UInt64, seconds: Int) -> Scenario {

@@ -365,7 +365,7 @@ public final class Simulation {
         return Outcome(
             seed: scenario.seed, violations: violations, hash: hash.value, events: hash.events,
             virtualTime: now - .zero, transactions: transactions, verdictsConfirmed: verdicts, faults: faultCount,
-            datagrams: datagrams, lastEvents: lines, kinds: kinds,
+            datagrams: datagrams, lastEvents: lines, kinds: kinds.union(scenario.features),
             looks: Dictionary(uniqueKeysWithValues: checkers.map { (String($0.name.prefix(1)), $0.looks) }),
             figures: figures)
     }
