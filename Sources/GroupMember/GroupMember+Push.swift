@@ -19,6 +19,9 @@ extension GroupMember {
     /// How long repetitions under the KEK before a change are still heard: longer than any repair takes.
     private static let channelKept: Duration = .seconds(60)
 
+    /// Where dead peer detection was not agreed, a client that has all its keys would not find out that the GCKS has
+    /// forgotten it, nor the GCKS where an address translator has moved it to. So it asks for its profile so often.
+    static let callInterval: Duration = .seconds(60)
     /// From a refusal by the data plane to the next try.
     private static let refusedInterval: Duration = .seconds(30)
     /// So many requests for a profile without any.
@@ -216,6 +219,10 @@ extension GroupMember {
     func advanceGroups(to now: Instant) {
         var mustReport = false
         var wanted: Set<UInt32> = []
+        if let due = callAt, due <= now {
+            callAt = now + Self.callInterval
+            if let first = groups.keys.min() { groups[first]?.askAt = now }
+        }
         for id in groups.keys.sorted() {
             ageSAs(of: id, now: now)
             while let action = groups[id]?.receiver.poll(now: now), action == .report { mustReport = true }

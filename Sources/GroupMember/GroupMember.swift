@@ -74,6 +74,8 @@ public final class GroupMember {
     var unansweredAsks = 0
     /// Until when the first profile under the present ISAKMP SA must be here; nil when it is.
     var profileDueAt: Instant?
+    /// When to ask for the profile only to be heard of; nil where dead peer detection does that.
+    var callAt: Instant?
     var drops = DropCounters()
     var lastFailure: String?
     var firstDatagramAt: Instant?
@@ -175,7 +177,7 @@ public final class GroupMember {
     public func shutDown(now: Instant) {
         if case .registered(let id) = connection { endpoint.close(id, now: now) }
         connection = .idle
-        profileDueAt = nil
+        (profileDueAt, callAt) = (nil, nil)
         drainEndpoint(now: now)
         for id in groups.keys.sorted() { leave(id, why: "shutdown") }
         output(.data(.removeAll))
@@ -209,6 +211,7 @@ public final class GroupMember {
         }
         if case .waiting(let until) = connection { consider(until) }
         consider(profileDueAt)
+        consider(callAt)
         for group in groups.values {
             consider(group.nextDeadline())
             consider(group.receiver.due)
@@ -289,6 +292,7 @@ public final class GroupMember {
         reportCount = 0
         unansweredAsks = 0
         profileDueAt = now + Self.profileWait
+        callAt = info.hasDeadPeerDetection ? nil : now + Self.callInterval
         lastFailure = nil
         output(.associationUp(info.id))
         log(
@@ -309,7 +313,7 @@ public final class GroupMember {
 
     private func ended(_ info: AssociationInfo, reason: AssociationEnd, now: Instant) {
         guard case .registered(let id) = connection, id == info.id else { return }
-        profileDueAt = nil
+        (profileDueAt, callAt) = (nil, nil)
         lastFailure = reason.explanation
         log(
             reason == .weDeleted ? .info : .warning, "gcks.lost",

@@ -163,7 +163,8 @@ public final class Phase1Endpoint {
         guard let proof = association.proof, received.isEncrypted else { throw .drop(.duplicate) }
         guard Self.digest(received) == proof.digest else { throw .drop(.wrongState) }
         guard received.remote.address == association.info.remote.address else { throw .drop(.wrongAddress) }
-        transmit(proof.answer, on: association)
+        // To where it came from: behind NAT that may be another port by now. What anybody can repeat moves nothing.
+        transmit(proof.answer, from: received.local, to: received.remote)
         throw .drop(.duplicate)
     }
 

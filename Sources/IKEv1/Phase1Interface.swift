@@ -89,6 +89,8 @@ public struct AssociationInfo: Sendable {
     public var isBehindNAT: Bool
     /// Did the peer say INITIAL-CONTACT: it knows of no older SA with us?
     public var isInitialContact: Bool
+    /// Both sides find out by themselves when the other is gone (RFC 3706). Nothing protects its negotiation.
+    public var hasDeadPeerDetection = false
 
     public init(
         id: AssociationID, peerName: String, peerIdentity: Identity, isInitiator: Bool, local: SocketAddress,

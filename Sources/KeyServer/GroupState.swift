@@ -103,6 +103,8 @@ struct GroupState {
     /// The newest transaction, and the first one of this run of the server: all in between exist.
     var transaction: UInt64
     let firstTransaction: UInt64
+    /// The newest transaction that took a member out: what is older has a fixed end, and nobody is to get it any more.
+    var lastRevocation: UInt64 = 0
     var sequence: NumberBlock
     var nextSenderID: UInt32 = 1
     var open: [UInt64: OpenTransaction] = [:]

@@ -20,15 +20,16 @@ struct Delivery {
 extension KeyServer {
     /// Takes in and out who waits for it. Nothing of the group has changed when this throws.
     func delivery(
-        of transaction: UInt64, in group: inout GroupState, made: [DataSA], rekeySA: RekeySA?, reason: RekeyReason
+        of transaction: UInt64, in group: inout GroupState, made: [DataSA], rekeySA: RekeySA?, reason: RekeyReason,
+        now: Instant
     ) throws(CommandError) -> Delivery {
         guard let tree = group.tree, tree.hasChanges else {
             // Flat revocation: the removed member knows the old KEK, so the others are served one by one. With a tree
             // that does not change, it never had any keys.
             if group.tree == nil, reason == .revocation { return Delivery() }
-            return try inTheClear(group, made: made, rekeySA: rekeySA)
+            return try inTheClear(group, missed: missed(by: group, now: now), made: made, rekeySA: rekeySA)
         }
-        let missed = missed(by: group)
+        let missed = missed(by: group, now: now)
         // Keys wrapped by a mask cannot fail to be, and the number is new: nothing else makes a commit throw.
         guard let change = try? tree.commit(transaction: transaction) else { throw .cryptography }
         var delivery = Delivery(records: records(of: change.changed, tree, group.entry.id))
@@ -59,9 +60,8 @@ extension KeyServer {
 
     /// Under the old KEK alone, whose holders all may have the new keys.
     private func inTheClear(
-        _ group: GroupState, made: [DataSA], rekeySA: RekeySA?
+        _ group: GroupState, missed: [DataSA], made: [DataSA], rekeySA: RekeySA?
     ) throws(CommandError) -> Delivery {
-        let missed = missed(by: group)
         var carried = missed.suffix(max(configuration.limits.dataAssociationsPerGroup - made.count, 0))
         while true {
             let body: [UInt8]
@@ -134,12 +134,15 @@ extension KeyServer {
     }
 
     /// A member that missed an earlier transaction gets its SAs with this one, as far as they fit: senders go on with
-    /// them until this one is activated. But not what was made before the newest member's time, which that could read.
-    private func missed(by group: GroupState) -> [DataSA] {
+    /// them until this one is activated. But not what was made before the newest member's time, which that could read,
+    /// nor what a revocation has ended.
+    private func missed(by group: GroupState, now: Instant) -> [DataSA] {
         let everybodyHas = group.members.values.filter(\.holdsKeys).map(\.confirmed).min() ?? .max
-        let newest = group.members.values.map(\.since).max() ?? 0
-        return group.data.filter { $0.transaction > everybodyHas && $0.transaction >= newest && $0.removeAt == nil }
-            .map(\.sa)
+        let newest = max(group.members.values.map(\.since).max() ?? 0, group.lastRevocation)
+        return group.data.filter { sa in
+            sa.transaction > everybodyHas && sa.transaction >= newest && sa.removeAt.map { $0 > now } ?? true
+        }
+        .map(\.sa)
     }
 
     private func sayCrowded(_ group: GroupState, _ missed: [DataSA], _ carried: ArraySlice<DataSA>) {

@@ -148,7 +148,7 @@ extension KeyServer {
             group.kekRekeyAt = now + Self.share(of: group.entry.kekLifetime)
         }
         let delivery = try delivery(
-            of: transaction, in: &group, made: made.map(\.sa), rekeySA: nextRekeySA, reason: reason)
+            of: transaction, in: &group, made: made.map(\.sa), rekeySA: nextRekeySA, reason: reason, now: now)
         if let nextRekeySA { group.rekeySA = nextRekeySA }
         let tooOld = Set(group.data.map(\.transaction)).sorted().dropLast(Self.generationsKept - 1)
         for index in group.data.indices {
@@ -159,6 +159,7 @@ extension KeyServer {
         }
         group.data += made
         group.transaction = transaction
+        if reason == .revocation { group.lastRevocation = transaction }
         if group.renewal?.reason != .revocation || reason == .revocation { group.renewal = nil }
         group.dataRekeyAt = now + Self.share(of: group.entry.dataLifetime)
         group.beaconPause = .seconds(1)

@@ -30,6 +30,7 @@ final class KnowledgeChecker: Checker {
     /// By member: its number in each group, at the present server.
     private var slots: [Int: [Int]] = [:]
     private var count = 0
+    private(set) var looks = 0
 
     init(_ directory: Directory) {
         self.directory = directory
@@ -65,6 +66,10 @@ final class KnowledgeChecker: Checker {
                 return
             }
             knowledge(of: member) { $0[group].tell(sa: parameters.key.spi) }
+            if let at = revokedAt[member], let madeAt = secrets[group].sas[parameters.key.spi]?.madeAt, madeAt > at {
+                simulation.violate(
+                    name, "m\(member) takes in SA \(spiText(parameters.key.spi)), made after its revocation")
+            }
         default: break
         }
     }
@@ -108,6 +113,18 @@ final class KnowledgeChecker: Checker {
 
     // MARK: The attempts
 
+    /// Somebody tells a member the KEKs of today.
+    func tellCurrent(_ member: Int) {
+        for (group, secrets) in secrets.enumerated() {
+            if let kek = secrets.current { knowledge(of: member) { $0[group].tell(kek: kek) } }
+        }
+    }
+
+    /// A member of a group passes for one that its next transaction takes in.
+    func passForNewcomer(_ member: Int, _ group: Int) {
+        since[member, default: [:]][group] = secrets[group].transaction + 1
+    }
+
     func finish(_ simulation: Simulation) {
         for group in directory.roles.indices {
             revoked(group, simulation)
@@ -123,6 +140,7 @@ final class KnowledgeChecker: Checker {
         for (member, at) in ordered where directory.roles[group][member] != nil {
             if let knowledge = told[member]?[group] { pool.join(knowledge) }
             names.append("m\(member)")
+            looks += 1
             pool.conclude(from: recordings[group], secrets[group])
             for push in recordings[group] where push.sentAt > at && pool.keks.contains(push.spi) {
                 guard let update = push.update, update.treeSlice == nil else { continue }
@@ -138,6 +156,7 @@ final class KnowledgeChecker: Checker {
     private func newcomers(_ group: Int, _ simulation: Simulation) {
         for (member, transactions) in since.sorted(by: { $0.key < $1.key }) {
             guard let first = transactions[group], var alone = told[member]?[group] else { continue }
+            looks += 1
             alone.conclude(from: recordings[group], secrets[group])
             if let found = finds(alone, group, where: { _, transaction in transaction < first }) {
                 return simulation.violate(name, "m\(member), taken in by \(first), finds \(found), made before")

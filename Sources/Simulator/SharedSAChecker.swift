@@ -6,15 +6,15 @@ internal import KeyServer
 internal import Store
 
 /// (f) What a sender uses is held by each receiver that is up and has confirmed the transaction which made it, or a
-/// later one, to the present server and in its present life. A sender never moves back; and after the verdict on
-/// a revocation no sender that confirmed it uses an older SA.
+/// later one, to the present server and in its present life. A sender never moves back; and after the verdict on a
+/// revocation no sender that confirmed it uses an older SA.
 ///
 /// A sender that missed a change goes on with what it has, and its receivers keep that for it, with exactly these
 /// exceptions, each of which the protocol's document states (docs/FMKE.md 7.4):
 ///
 /// - A revocation ends what it replaces at a fixed time, whoever has confirmed: the removed member knows those keys,
-///   and as they are the group's own it could send under them in anybody's name. So does the third transaction in
-///   a row. A sender that has not confirmed that transaction is cut off from then on; one that has must have moved.
+///   and as they are the group's own it could send under them in anybody's name. So does the third transaction in a
+///   row. A sender that has not confirmed that transaction is cut off from then on; one that has must have moved.
 /// - Changes that follow one another so fast that the SAs in use and to come do not fit a message: the GCKS leaves some
 ///   out and says so. It may do so only while three generations live, and members share an SA again from the activation
 ///   of the newest one, as far as they have confirmed it.
@@ -56,7 +56,8 @@ final class SharedSAChecker: Checker {
     /// By member and flow: the transaction it sends with.
     private var sending: [Int: [String: UInt64]] = [:]
     private var isChanged = false
-    private var looks: [Instant] = []
+    private(set) var looks = 0
+    private var dates: [Instant] = []
     private var lockedOut: [(at: Instant, group: Int, transaction: UInt64)] = []
 
     init(_ directory: Directory) { self.directory = directory }
@@ -107,8 +108,8 @@ final class SharedSAChecker: Checker {
             lockedOut.append((at, group, report.transaction))
             simulation.queue.schedule(.check, at: at)
         case .stepDone:
-            if let first = looks.first, first < simulation.now {
-                looks.removeFirst()
+            if let first = dates.first, first < simulation.now {
+                dates.removeFirst()
                 isChanged = true
             }
             if isChanged, simulation.scenario.checksEverything { checkAll(simulation) }
@@ -144,7 +145,7 @@ final class SharedSAChecker: Checker {
         guard isLate == true else { return }
         let until = simulation.now + policy.activateAfter + policy.roundTrip * 4 + .seconds(2)
         excused[member, default: [:]][group] = until
-        looks.append(until)
+        dates.append(until)
         simulation.queue.schedule(.check, at: until + .milliseconds(1))
     }
 
@@ -173,8 +174,11 @@ final class SharedSAChecker: Checker {
                 where receiver.number != sender.number && receiver.engine != nil && !receiver.isRevoked {
                     guard directory.roles[made.group][receiver.number]?.mayReceive == true,
                         let received = confirmed[receiver.number]?[made.group], received >= made.transaction,
-                        received >= named[receiver.number]?[made.group] ?? 0, receiver.inbound[key] == nil,
-                        made.transaction >= since[receiver.number]?[made.group] ?? 0,
+                        received >= named[receiver.number]?[made.group] ?? 0,
+                        made.transaction >= since[receiver.number]?[made.group] ?? 0
+                    else { continue }
+                    looks += 1
+                    guard receiver.inbound[key] == nil,
                         !isCutOff(made.group, made.transaction, from: sent, now: simulation.now),
                         !isCrowded(made.group, made.transaction, from: sent, now: simulation.now)
                     else { continue }

@@ -42,6 +42,9 @@ struct SimulateCommand: ParsableCommand {
     @Flag(help: "Draw no key trees: every group revokes by unicast.")
     var flat = false
 
+    @Flag(help: "Say of each seed what there was, and what each checker looked at.")
+    var coverage = false
+
     @Flag(help: "Go on after a seed that failed.")
     var keepGoing = false
 
@@ -93,6 +96,11 @@ struct SimulateCommand: ParsableCommand {
             if twice, try Simulation(Scenario(seed: seed, trees: !flat)).run().hash != outcome.hash {
                 print("VIOLATION (replay): seed \(seed) does not replay")
                 failed.append(seed)
+            }
+            if coverage {
+                let looks = outcome.looks.sorted { $0.key < $1.key }.map { "\($0.key) \($0.value)" }
+                print("seed \(seed): \(outcome.events); \(looks.joined(separator: ", ")); ", terminator: "")
+                print(outcome.kinds.sorted().joined(separator: ", "))
             }
             virtual += outcome.virtualTime
             events += outcome.events

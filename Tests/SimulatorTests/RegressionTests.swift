@@ -23,6 +23,7 @@ import Testing
         ("the same, with a profile in between", 7298),
         ("a sender stayed on one flow with the SA that a revocation ended, its successor left out for room", 5268),
         ("the same in a row of revocations", 3833),
+        ("a PUSH did not carry the SA in use because its end was named already", 9625),
         ("a client that got no profile before the GCKS died waited for it for ever", 7494),
     ]
 
