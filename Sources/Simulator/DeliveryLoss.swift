@@ -7,8 +7,8 @@ internal import Glibc
 public enum DeliveryLoss: Sendable, Hashable {
     /// Each datagram by itself, with this probability.
     case independent(Double)
-    /// Two states in continuous time: everything is lost in the bad one, nothing in the good one. `share` of the time is
-    /// bad, a bad time lasts `mean` on average, exponentially distributed. How much two datagrams share their fate
+    /// Two states in continuous time: everything is lost in the bad one, nothing in the good one. `share` of the time
+    /// is bad, a bad time lasts `mean` on average, exponentially distributed. How much two datagrams share their fate
     /// follows from the time between them.
     case bursts(share: Double, mean: Duration)
 

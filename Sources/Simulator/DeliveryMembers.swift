@@ -19,6 +19,7 @@ struct DeliveryMembers {
     /// The part that serves each member.
     private var partOf: [UInt32] = []
     private(set) var servedAt: [Int64] = []
+    private(set) var servedCount = 0
     var isConfirmed: [Bool] = []
     /// When each member has an entry in the queue.
     var wakesAt: [Int64] = []
@@ -48,6 +49,7 @@ struct DeliveryMembers {
             }
         }
         servedAt = Array(repeating: Self.never, count: count)
+        servedCount = 0
         wakesAt = servedAt
         isConfirmed = Array(repeating: false, count: count)
     }
@@ -76,6 +78,7 @@ struct DeliveryMembers {
     mutating func serve(_ member: Int, _ transaction: UInt64, now: Instant) {
         receivers[member].completed(transaction)
         servedAt[member] = now.nanoseconds
+        servedCount += 1
     }
 
     func isServed(_ member: UInt32) -> Bool { servedAt[Int(member)] != Self.never }

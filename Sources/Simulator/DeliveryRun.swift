@@ -147,9 +147,11 @@ public final class DeliveryRun {
                 result.rounds += 1
             }
             if header.feedback.round > 0 { hasRepaired = true }
-        } else {
+        } else if members.servedCount < result.members {
             result.beacons += 1
             result.beaconOctets += octets
+        } else {
+            result.idleBeacons += 1
         }
         guard let departure = forward.send(octets, now: now) else { return }
         flights.append((header, body))

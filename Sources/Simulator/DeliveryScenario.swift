@@ -20,8 +20,8 @@ public struct DeliveryScenario: Sendable {
     public var returnQueue = 1_000_000
     /// The share of members that hear and say nothing.
     public var deaf = 0.0
-    /// Instead of the losses: this many members, others each time, lose all that the first round sends, and nothing else
-    /// is lost. A list: one number for each transaction, its last one for all that follow.
+    /// Instead of the losses: this many members, others each time, lose all that the first round sends, and nothing
+    /// else is lost. A list: one number for each transaction, its last one for all that follow.
     public var losers: [Int]?
     /// How often the dead peer detection that goes on anyway asks each member; its answers confirm (docs/FMKE.md 5). It
     /// has a part of the return channel of its own. nil: answers confirm nothing.
@@ -65,6 +65,8 @@ public struct DeliveryResult: Sendable, Hashable {
     public internal(set) var transmissionOctets = 0
     public internal(set) var beacons = 0
     public internal(set) var beaconOctets = 0
+    /// BEACONs that went out when nobody that hears anything lacked anything any more.
+    public internal(set) var idleBeacons = 0
     /// Profiles and probes, repetitions included.
     public internal(set) var unicasts = 0
     public internal(set) var unicastOctets = 0

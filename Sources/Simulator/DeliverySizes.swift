@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Octets on the wire of what a delivery run sends. A run seals nothing; `Tests/SimulatorTests` seals one message of each
-/// kind with the FMKE codec and compares.
+/// Octets on the wire of what a delivery run sends. A run seals nothing; `Tests/SimulatorTests` seals one message of
+/// each kind with the FMKE codec and compares.
 public enum DeliverySizes {
     /// IPv4 and UDP.
     public static let network = 28
-    /// A PUSH around the payloads between TRANSACTION and SIG, with ECDSA P-256 or Ed25519: 36 in clear, TRANSACTION 4 +
-    /// 64, SIG 4 + 64, tag 16. A BEACON is that alone.
+    /// A PUSH around the payloads between TRANSACTION and SIG, with ECDSA P-256 or Ed25519: 36 in clear, TRANSACTION 4
+    /// and 64, SIG 4 and 64, tag 16. A BEACON is that alone.
     public static let push = 188
     /// The KD payload around one slice of a key tree's update: generic header 4, count 4, head of its packet 4, SPI 1 +
     /// 16, attribute 4; and the type of the first payload, which a plain body has in front.

@@ -14,8 +14,8 @@ struct DeliveryCommand: ParsableCommand {
             members are possible. One line for each transaction; what one teaches the sender serves the next. The same \
             seed gives the same table.
 
-            Loss: "mix" for the published experiment (20 % of the members lose 20 %, the others 2 %, the source 1 %), a \
-            number of percent for all members alike ("5"), or classes of members, a share and a loss in percent each \
+            Loss: "mix" for the published experiment (20 % of the members lose 20 %, the others 2 %, the source 1 %), \
+            a number of percent for all members alike ("5"), or classes of members, a share and a loss in percent each \
             ("20:20,80:2").
             """)
 

@@ -19,7 +19,7 @@ import Testing
         let key = try SigningKey.generate(.ecdsaP256)
         let rekeySA = RekeySA(
             spi: RekeySPI(high: 1, low: 2), source: try #require(IPAddress("192.0.2.1")),
-            control: SocketAddress(address: try #require(IPAddress("239.1.1.1")), port: 848), epoch: 1,
+            control: SocketAddress(try #require(IPAddress("239.1.1.1")), 848), epoch: 1,
             lifetimeSeconds: 3_600, signatureAlgorithm: .ecdsaP256, verifyingKey: key.publicKey,
             kek: Secret([UInt8](repeating: 1, count: 32)))
         let sealer = try PushSealer(group: 1, rekeySA: rekeySA, signingKey: key)

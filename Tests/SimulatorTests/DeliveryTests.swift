@@ -91,7 +91,8 @@ import Testing
         var (lost, both) = (0, 0)
         var before = [Bool](repeating: false, count: 200)
         for number in 0..<2_000 {
-            #expect(field.begin(at: .zero + .milliseconds(10 * number)))
+            let isSent = field.begin(at: .zero + .milliseconds(10 * number))
+            #expect(isSent)
             for member in 0..<200 {
                 let isLost = field.loses(member)
                 if isLost { lost += 1 }

@@ -10,7 +10,7 @@ enum OnePacket {
     static func run() throws -> Report {
         var report = Report(
             note: "one datagram for N members, without cryptography; data and repairs counted, "
-                + "BEACONs apart; RTT 600 ms; mean of \(runs) transactions after some to adapt. Limit: the expected "
+                + "BEACONs until the last member is served apart; RTT 600 ms; mean of \(runs) transactions after some to adapt. Limit: the expected "
                 + "transmissions if the sender knew at once when to stop (order statistic). Careful: the first to answer "
                 + "are so few that an outage of all would not fill the return channel; trusting: as experience says")
         let losses: [(name: String, classes: [(share: Double, loss: Double)], source: Double)] = [
