@@ -145,7 +145,10 @@ extension KeyServer {
                 let section = section(of: group, for: member, now: now)
             else { continue }
             sections.append(section)
-            groups[id]?.members[name]?.holdsKeys = true
+        }
+        // Not above, where the group is held: its table of members would be copied.
+        for section in sections where groups[section.group]?.members[name]?.holdsKeys == false {
+            groups[section.group]?.members[name]?.holdsKeys = true
         }
         // A client acts on no older profile once it has seen this one.
         for (messageID, pending) in client.pending { endpoint.withdraw(messageID, on: pending.association) }
@@ -317,20 +320,20 @@ extension KeyServer {
         heard(name, now: now)
         var needsProfile = false
         for report in status.groups {
-            guard let group = groups[report.group], let member = group.members[name] else {
+            guard let member = groups[report.group]?.members[name] else {
                 // It reports a group that is no longer its: its profile tells it so.
                 needsProfile = true
                 continue
             }
-            guard report.complete <= group.transaction, report.epoch <= group.rekeySA.epoch else {
-                log(
-                    .error, "status.from-the-future", by: name, ["client": name, "group": group.entry.name], now: now)
+            guard let standing = standing(of: member, in: report, now: now) else {
+                let group = groups[report.group]?.entry.name ?? ""
+                log(.error, "status.from-the-future", by: name, ["client": name, "group": group], now: now)
                 continue
             }
             // It may have them by a profile whose answer got lost.
-            let sentAt = clients[name]?.pending.values.map(\.sentAt).min() ?? now - group.entry.push.roundTrip
+            let sentAt = clients[name]?.pending.values.map(\.sentAt).min() ?? now - standing.roundTrip
             confirm(client: name, group: report.group, transaction: report.complete, sentAt: sentAt, now: now)
-            if isSendingWithOldKeys(member, of: group, having: report.complete, now: now) { needsProfile = true }
+            if standing.sendsWithOldKeys { needsProfile = true }
             for missing in report.missing {
                 groups[report.group]?.open[missing.transaction]?.sender.negativeAcknowledgement(
                     from: member.index, needed: missing.needed, block: missing.block, now: now)
@@ -338,8 +341,7 @@ extension KeyServer {
             if report.wantsProfile { needsProfile = true }
             if report.wantsRekey, member.role.maySend { refresh(report.group, now: now) }
             // It lacks something of which no transaction is under way any more: repair it by itself.
-            let isBehind = report.complete < group.transaction && group.open[group.transaction] == nil
-            if isBehind, !report.missing.isEmpty { needsProfile = true }
+            if standing.isBehind, !report.missing.isEmpty { needsProfile = true }
         }
         let recently = clients[name]?.lastProfileAt.map { now - $0 < .seconds(1) } ?? false
         if needsProfile, !recently { sendProfile(to: name, now: now) }
@@ -356,6 +358,21 @@ extension KeyServer {
             let sentAt = clients[name]?.pending.values.map(\.sentAt).min() ?? now - roundTrip
             confirm(client: name, group: id, transaction: transaction, sentAt: sentAt, now: now)
         }
+    }
+
+    /// What a report means before anything changes by it; nil when it cannot be. (A function of its own, so that nobody
+    /// holds the group while it changes: its table of members would be copied.)
+    private func standing(
+        of member: MemberState, in report: GroupReport, now: Instant
+    ) -> (roundTrip: Duration, sendsWithOldKeys: Bool, isBehind: Bool)? {
+        guard let group = groups[report.group], report.complete <= group.transaction,
+            report.epoch <= group.rekeySA.epoch
+        else { return nil }
+        return (
+            group.entry.push.roundTrip,
+            isSendingWithOldKeys(member, of: group, having: report.complete, now: now),
+            report.complete < group.transaction && group.open[group.transaction] == nil
+        )
     }
 
     /// New data keys because a sender nears a limit, unless they are on their way already.
