@@ -27,7 +27,8 @@ final class ConvergenceChecker: Checker {
     private var phase = Phase.faults
     private var deadline = Instant.distantFuture
     private var nextCheck = Instant.distantFuture
-    private var lastRekeys: Set<String> = []
+    /// The last rekey of each group; 0 before it has a number.
+    private var lastRekeys: [String: UInt64] = [:]
     /// Members whose ISAKMP SA ended of age after the faults, and whether that has excused a rekey.
     private var aged: Set<String> = []
     private var isExcused = false
@@ -68,6 +69,7 @@ final class ConvergenceChecker: Checker {
         let members = Set(directory.roles[index].keys.filter { !out.contains($0) }.map { "m\($0)" })
         pending[group, default: [:]][transaction] = Pending(startedAt: simulation.now, members: members)
         simulation.transactions += 1
+        if lastRekeys[group] == 0 { lastRekeys[group] = transaction }
         // A look at the end of its time, whatever else happens.
         simulation.queue.schedule(.check, at: simulation.now + verdictTime + .seconds(1))
     }
@@ -86,7 +88,8 @@ final class ConvergenceChecker: Checker {
                     + "members were \(expected.members.sorted())")
             return
         }
-        guard phase == .lastRekey, lastRekeys.remove(report.group) != nil else { return }
+        guard phase == .lastRekey, lastRekeys[report.group] == report.transaction else { return }
+        lastRekeys[report.group] = nil
         guard report.verdict == "confirmed" && report.absent.isEmpty || simulation.scenario.residualLoss > 0 else {
             let names = report.unconfirmed.map(\.client) + report.absent
             if !isExcused, names.allSatisfy(aged.contains) {
@@ -126,7 +129,7 @@ final class ConvergenceChecker: Checker {
             return
         }
         phase = .lastRekey
-        lastRekeys = Set(directory.groupNames)
+        lastRekeys = Dictionary(uniqueKeysWithValues: directory.groupNames.map { ($0, 0) })
         for group in directory.groupNames where simulation.violations.isEmpty {
             simulation.rekey(group, includingKEK: group == "g0")
         }
