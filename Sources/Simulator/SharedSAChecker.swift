@@ -16,8 +16,8 @@ internal import Store
 ///   and as they are the group's own it could send under them in anybody's name. So does the third transaction in a
 ///   row. A sender that has not confirmed that transaction is cut off from then on; one that has must have moved.
 /// - Changes that follow one another so fast that the SAs in use and to come do not fit a message: the GCKS leaves some
-///   out and says so. It may do so only while three generations live, and members share an SA again from the activation
-///   of the newest one, as far as they have confirmed it.
+///   out and says so. It may do so only while three generations live, and a sender shares an SA again when it uses the
+///   newest one, at the latest an activation delay after it has confirmed that.
 /// - A sender that the verdict on its newest transaction named, until it confirms it.
 /// - A sender that confirmed late has the time to move that its profile takes.
 /// - An SA whose lifetime ended: the GCKS was away for too long.
@@ -50,6 +50,8 @@ final class SharedSAChecker: Checker {
     private var since: [Int: [Int: UInt64]] = [:]
     /// By member and group: what it confirmed in its present life.
     private var confirmed: [Int: [Int: UInt64]] = [:]
+    /// The same, each with its time, oldest first.
+    private var confirmations: [Int: [Int: [(transaction: UInt64, at: Instant)]]] = [:]
     /// What each member sent in its present life. A message that an earlier life sent may come later still and confirm
     /// what is gone: nobody can know.
     private var sent: [Int: Set<UInt64>] = [:]
@@ -65,9 +67,12 @@ final class SharedSAChecker: Checker {
     func observe(_ observation: Observation, in simulation: Simulation) {
         switch observation {
         case .serverPersisted(let record): learn(record, simulation.now)
-        case .serverStopped: (confirmed, started, crowded) = ([:], [:], [:])
+        case .serverStopped:
+            (confirmed, started, crowded) = ([:], [:], [:])
+            confirmations = [:]
         case .memberStarted(let member), .memberStopped(let member):
             (confirmed[member], sending[member], sent[member]) = ([:], [:], [])
+            confirmations[member] = [:]
         case .memberSent(let member, let bytes): sent[member, default: []].insert(EventHash.of(bytes))
         case .dataRefused(let member, _): confirmed[member] = [:]
         case .serverLogged(let event) where event.name == "keys.confirmed":
@@ -79,6 +84,7 @@ final class SharedSAChecker: Checker {
             else { return }
             excuse(member, group, transaction, simulation)
             confirmed[member, default: [:]][group] = transaction
+            confirmations[member, default: [:]][group, default: []].append((transaction, simulation.now))
             isChanged = true
         case .serverLogged(let event) where event.name == "rekey.started":
             guard let group = event["group"].flatMap({ directory.index(name: $0) }),
@@ -180,7 +186,7 @@ final class SharedSAChecker: Checker {
                     looks += 1
                     guard receiver.inbound[key] == nil,
                         !isCutOff(made.group, made.transaction, from: sent, now: simulation.now),
-                        !isCrowded(made.group, made.transaction, from: sent, now: simulation.now)
+                        !isCrowded(made.group, made.transaction, from: sender.number, sent, now: simulation.now)
                     else { continue }
                     return simulation.violate(
                         name,
@@ -214,8 +220,10 @@ final class SharedSAChecker: Checker {
     }
 
     /// Was something of a transaction perhaps left out of a message, and is the newest one of that time not in use yet,
-    /// or not known to the sender?
-    private func isCrowded(_ group: Int, _ transaction: UInt64, from sent: UInt64, now: Instant) -> Bool {
+    /// or not known to the sender? It had its times before it confirmed, and the longest is the activation delay.
+    private func isCrowded(
+        _ group: Int, _ transaction: UInt64, from sender: Int, _ sent: UInt64, now: Instant
+    ) -> Bool {
         let policy = directory.policies[group]
         // Who confirmed a revocation leaves what it replaced, whatever had no room.
         let mustHaveLeft = started[group]?.contains { number, start in
@@ -224,8 +232,10 @@ final class SharedSAChecker: Checker {
         }
         guard mustHaveLeft != true else { return false }
         return crowded[group]?.contains { newest in
-            guard newest > transaction, let start = started[group]?[newest] else { return false }
-            return sent < newest || now < start.at + policy.activateAfter + Self.activationTolerance
+            guard newest > transaction, started[group]?[newest] != nil else { return false }
+            let confirmation = confirmations[sender]?[group]?.first { $0.transaction >= newest }
+            guard sent >= newest, let confirmation else { return true }
+            return now < confirmation.at + policy.activateAfter + Self.clockTolerance
         } ?? false
     }
 
