@@ -35,6 +35,7 @@ let package = Package(
         .library(name: "KeyTree", targets: ["KeyTree", "Cryptography", "Basics"]),
         // For fuzz/, another one.
         .library(name: "FuzzTargets", targets: ["FuzzTargets"]),
+        .library(name: "Simulator", targets: ["Simulator", "ReliablePush"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
@@ -66,16 +67,17 @@ let package = Package(
         module("LinkModel", ["Basics"]),
 
         // Engines, sans-I/O
-        module("KeyServer", ["FMKE", "ReliablePush", "Store", "IKEv1", "ISAKMP", "Cryptography", "Basics"]),
-        module("GroupMember", ["FMKE", "ReliablePush", "ESP", "Store", "IKEv1", "ISAKMP", "Cryptography", "Basics"]),
+        module("KeyServer", ["FMKE", "ReliablePush", "KeyTree", "Store", "IKEv1", "ISAKMP", "Cryptography", "Basics"]),
+        module(
+            "GroupMember",
+            ["FMKE", "ReliablePush", "KeyTree", "ESP", "Store", "IKEv1", "ISAKMP", "Cryptography", "Basics"]),
 
         // A whole deployment in virtual time, sans-I/O
         module(
             "Simulator",
             [
-                "KeyServer", "GroupMember", "ReliablePush", "FMKE", "ESP", "LinkModel", "Store", "IKEv1",
-                "Cryptography",
-                "Basics",
+                "KeyServer", "GroupMember", "ReliablePush", "KeyTree", "FMKE", "ESP", "LinkModel", "Store", "IKEv1",
+                "Cryptography", "Basics",
             ]),
 
         // Drivers: I/O, operating system, time
@@ -108,7 +110,8 @@ let package = Package(
             name: "satemu",
             dependencies: ["LinkModel", "CLinux", "Basics", arguments, .product(name: "Yams", package: "Yams")],
             swiftSettings: product),
-        .executableTarget(name: "satsim", dependencies: ["Simulator", "Basics", arguments], swiftSettings: product),
+        .executableTarget(
+            name: "satsim", dependencies: ["Simulator", "ReliablePush", "Basics", arguments], swiftSettings: product),
 
         // Tests
         tests(of: "Basics"),
@@ -124,13 +127,13 @@ let package = Package(
         .testTarget(
             name: "EngineTests",
             dependencies: [
-                "KeyServer", "GroupMember", "ReliablePush", "LinkModel", "FMKE", "ESP", "IKEv1", "ISAKMP", "Store",
-                "Cryptography", "Basics",
+                "Simulator", "KeyServer", "GroupMember", "ReliablePush", "KeyTree", "LinkModel", "FMKE", "ESP", "IKEv1",
+                "ISAKMP", "Store", "Cryptography", "Basics",
             ],
             swiftSettings: common),
         tests(of: "gcks", ["Commands", "Control", "Settings", arguments]),
         tests(of: "satipsec", ["Commands", "Control", "Settings", arguments]),
-        tests(of: "Simulator", ["Basics"]),
+        tests(of: "Simulator", ["ReliablePush", "FMKE", "KeyTree", "Cryptography", "Basics"]),
         .testTarget(name: "TidyTests", swiftSettings: common),
         .testTarget(
             name: "DemoTests", dependencies: ["satemu"], exclude: ["test_claims.py", "test_emulator.py"],

@@ -9,7 +9,11 @@ let package = Package(
     targets: [
         .target(name: "CPeer"),
         .executableTarget(
-            name: "bench", dependencies: ["CPeer", .product(name: "KeyTree", package: "satipsec")],
+            name: "bench",
+            dependencies: [
+                "CPeer", .product(name: "KeyTree", package: "satipsec"),
+                .product(name: "Simulator", package: "satipsec"),
+            ],
             swiftSettings: [.treatAllWarnings(as: .error)]),
     ],
     swiftLanguageModes: [.v6]

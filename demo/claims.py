@@ -16,7 +16,7 @@ from typing import Callable
 from capture import Frame
 from mpegts import PACKET, continuity
 
-CONFIGURE = 240  # exchange types of FMKE's profile
+CONFIGURE, PUSH = 240, 241  # exchange types of FMKE's profile
 ISAKMP_EXCHANGE = 18  # where an ISAKMP header names its exchange
 
 Key = tuple[int, int]  # SPI and sequence number of an ESP packet
@@ -197,6 +197,39 @@ def revoked(run: Run, stream: Stream, site: str, change: Change) -> Claim:
         f"the hub encrypts for the others alone {stream.times[first] - change.started:.2f} s after the command")
     last = max((time for time, _ in run.received[site]), default=0)
     claim.evidence.append(f"its receiver's last datagram: {last - change.started:+.2f} s from the command")
+    return claim
+
+
+def evicted(run: Run, change: Change, server: str, control: str) -> Claim:
+    """The others got their new keys by multicast, under a key that the revoked site knows, and nobody by unicast."""
+    def octets(frame: Frame) -> int:
+        return int.from_bytes(frame.octets[frame.payload + 4:frame.payload + 6], "big") - 8
+
+    def exchange(frame: Frame) -> int:
+        return (frame.octets[frame.payload + 8 + ISAKMP_EXCHANGE:][:1] or b"\0")[0]
+
+    def kek(frame: Frame) -> bytes:
+        return frame.octets[frame.payload + 8:frame.payload + 24]
+
+    claim = Claim("one multicast takes a site out: the others get their new keys by it and nobody gets them by unicast")
+    own = [f for f in run.frames if f.kind == "FMKE" and f.source == server]
+    pushes = [f for f in own if f.destination == control and exchange(f) == PUSH]
+    # The shortest have no content: BEACON and COMMIT.
+    empty = min(map(octets, pushes), default=0)
+    during = [f for f in pushes if change.started <= f.time <= change.ended and octets(f) > empty]
+    known = {kek(f) for f in pushes if f.time < change.started}
+    total = sum(octets(f) + 28 for f in during)
+    claim.check(
+        bool(during) and all(kek(f) in known for f in during),
+        f"{len(during)} datagrams with keys, {total} octets with IP and UDP ({', '.join(str(octets(f)) for f in during)}), "
+        "all under the key that the site was in possession of")
+    unicast = [f for f in own if change.started <= f.time <= change.ended and exchange(f) == CONFIGURE]
+    claim.check(not unicast, f"messages of the key server with keys for a single client meanwhile: {len(unicast)}")
+    for report in change.answer.get("reports", []):
+        claim.check(
+            report["verdict"] == "confirmed",
+            f"confirmed by {', '.join(sorted(one['client'] for one in report['confirmed']))} after "
+            f"{report['seconds']:.2f} s, rounds: {report['rounds']}")
     return claim
 
 

@@ -69,6 +69,7 @@ groups:
         protocol: udp
         destination-port: {GROUP_PORT}
     members:{members}
+    revocation: lkh
 """)
         for name in CLIENTS:
             self.config(name).write_text(f"""name: {name}

@@ -30,7 +30,7 @@ import lab as laboratory
 import mpegts
 from capture import parse, read_pcap
 from claims import Change, Claim, Run
-from daemons import (CLIENTS, GROUP, GROUP_ADDRESS, GROUP_PORT, LAN, SATELLITE, SERVER_ADDRESS,
+from daemons import (CLIENTS, CONTROL_ADDRESS, GROUP, GROUP_ADDRESS, GROUP_PORT, LAN, SATELLITE, SERVER_ADDRESS,
                      Daemons, verdict_members)
 from lab import Failure, Lab
 
@@ -217,6 +217,7 @@ class Demonstration:
         result += [
             claims.decrypted(run, stream, "site2", "every packet that reached site2 before its revocation was decrypted",
                              commanded, until=revocation.started),
+            claims.evicted(run, revocation, SERVER_ADDRESS, CONTROL_ADDRESS),
             claims.revoked(run, stream, "site2", revocation),
             claims.clear_text(run, [agents.PROBE]),
             claims.fail_closed(run, killed, agents.read_sender_log(self.folder / "sent-after-kill.bin")),

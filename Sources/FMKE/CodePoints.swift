@@ -16,6 +16,13 @@ enum GDOI {
     enum KeyPacketType {
         static let tek: UInt8 = 1
         static let kek: UInt8 = 2
+        static let lkh: UInt8 = 3
+    }
+    /// The reserved octet of a KD packet, which FMKE gives a meaning: keys in the clear of the encrypted message, or
+    /// exclusive-or a mask that follows from the group key of the new tree (docs/FMKE.md 4.4).
+    enum WrapMethod {
+        static let none: UInt8 = 0
+        static let groupKeyMask: UInt8 = 1
     }
     /// Attributes of SAK (RFC 6407 5.3; 128 and above are private).
     enum SAKAttribute {
@@ -40,12 +47,14 @@ enum GDOI {
         /// Ours: in how long the SA is gone, in milliseconds, 4 octets.
         static let deactivateIn: UInt16 = 32_002
     }
-    /// Attributes of KD packets (RFC 6407 5.6.1, 5.6.2).
+    /// Attributes of KD packets (RFC 6407 5.6.1 to 5.6.3).
     enum KeyAttribute {
         static let tekKey: UInt16 = 1
         static let tekIntegrityKey: UInt16 = 2
         static let kekKey: UInt16 = 1
         static let kekSignatureKey: UInt16 = 2
+        static let lkhDownloadArray: UInt16 = 1
+        static let lkhUpdateArray: UInt16 = 2
     }
 
     /// KEK_ALGORITHM of FMKE: AES-256-GCM under keys derived as docs/FMKE.md 6.2 says. From the private range.

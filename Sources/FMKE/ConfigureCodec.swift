@@ -118,7 +118,7 @@ extension GroupSection {
     func payloads(limits: Limits) throws(FMKEError) -> [RawPayload] {
         try check()
         let associations = SecurityAssociations(
-            rekeySA: rekeySA, dataSAs: dataSAs, carriesTimes: true, limits: limits)
+            rekeySA: rekeySA, dataSAs: dataSAs, tree: treeKeys, carriesTimes: true, limits: limits)
         let (association, keys) = try associations.payloads()
         return [RawPayload(.membership, membershipBody()), association, keys]
     }
@@ -149,6 +149,7 @@ extension GroupSection {
         guard let rekeySA = associations.rekeySA else { throw .malformed }
         self.rekeySA = rekeySA
         dataSAs = associations.dataSAs
+        treeKeys = associations.tree
         try check()
     }
 

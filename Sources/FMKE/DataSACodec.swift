@@ -135,12 +135,13 @@ extension DataSA {
 
 extension DataSA {
     /// The TEK packet of this SA (RFC 6407 5.6.1).
-    var keyPacket: KeyPacket {
+    func keyPacket(_ wrapMethod: UInt8) -> KeyPacket {
         // Revealed: as above.
         var attributes = [DataAttribute.octets(GDOI.KeyAttribute.tekKey, cipherKey.revealed())]
         if let authenticationKey {
             attributes.append(.octets(GDOI.KeyAttribute.tekIntegrityKey, authenticationKey.revealed()))
         }
-        return KeyPacket(type: GDOI.KeyPacketType.tek, spi: spi.bigEndianOctets, attributes: attributes)
+        return KeyPacket(
+            type: GDOI.KeyPacketType.tek, wrapMethod: wrapMethod, spi: spi.bigEndianOctets, attributes: attributes)
     }
 }

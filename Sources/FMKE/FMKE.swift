@@ -118,13 +118,19 @@ public struct GroupSection: Sendable, Equatable {
     public var rekeySA: RekeySA
     /// Oldest first.
     public var dataSAs: [DataSA]
+    /// The member's path in the group's key tree (docs/KEYTREE.md 5); nil for a group without one.
+    public var treeKeys: Secret?
 
-    public init(group: UInt32, name: String, membership: Membership, rekeySA: RekeySA, dataSAs: [DataSA]) {
+    public init(
+        group: UInt32, name: String, membership: Membership, rekeySA: RekeySA, dataSAs: [DataSA],
+        treeKeys: Secret? = nil
+    ) {
         self.group = group
         self.name = name
         self.membership = membership
         self.rekeySA = rekeySA
         self.dataSAs = dataSAs
+        self.treeKeys = treeKeys
     }
 }
 
@@ -297,11 +303,17 @@ public struct KeyUpdate: Sendable, Equatable {
     public var dataSAs: [DataSA]
     /// SPIs of data SAs that the new ones replace (GDOI's Delete payload).
     public var replaced: [UInt32]
+    /// What changes in the group's key tree (docs/KEYTREE.md 4), for a transaction that changes it; opaque here. Then
+    /// there is a new KEK, and on the wire every key is masked: see `masked`.
+    public var treeSlice: [UInt8]?
+    /// Whether the keys in here are under their masks. Only such an update with a slice has a body.
+    public internal(set) var areKeysMasked = false
 
-    public init(rekeySA: RekeySA?, dataSAs: [DataSA], replaced: [UInt32]) {
+    public init(rekeySA: RekeySA?, dataSAs: [DataSA], replaced: [UInt32], treeSlice: [UInt8]? = nil) {
         self.rekeySA = rekeySA
         self.dataSAs = dataSAs
         self.replaced = replaced
+        self.treeSlice = treeSlice
     }
 }
 

@@ -6,10 +6,11 @@ import ISAKMP
 
 /// One packet of the KD payload (RFC 6407 5.6): type 1, wrap method 1, length 2, SPI size 1, SPI, attributes.
 ///
-/// GDOI's reserved octet is FMKE's wrap method: 0 for keys in the clear of the encrypted message, anything else for
-/// keys wrapped under a key of the tree, which this version does not know. Packet type 3 (LKH) is kept for that tree.
+/// GDOI's reserved octet is FMKE's wrap method: 0 for keys in the clear of the encrypted message, 1 for keys under a
+/// mask that follows from the group key of the tree.
 struct KeyPacket {
     var type: UInt8
+    var wrapMethod = GDOI.WrapMethod.none
     var spi: [UInt8]
     var attributes: [DataAttribute]
 
@@ -19,7 +20,7 @@ struct KeyPacket {
             throw .tooLong
         }
         writer.u8(type)
-        writer.u8(0)
+        writer.u8(wrapMethod)
         writer.u16(length)
         writer.u8(spiSize)
         writer.append(spi)
@@ -41,6 +42,8 @@ struct KeyPacket {
 struct KeyPacketReader {
     private var reader: FieldReader
     private var remaining: UInt16
+    /// What every packet with keys must say; the LKH packet always has 0, since its array has a form of its own.
+    var wrapMethod = GDOI.WrapMethod.none
 
     init(_ body: [UInt8]) throws(FMKEError) {
         reader = FieldReader(body)
@@ -52,18 +55,38 @@ struct KeyPacketReader {
     mutating func next(
         _ type: UInt8, spi: [UInt8], known: Set<UInt16>
     ) throws(FMKEError) -> AttributeReader {
+        let packet = try take()
+        guard packet.type == type, packet.wrapMethod == wrapMethod, packet.spi == spi else { throw .malformed }
+        return try AttributeReader(packet.attributes, known: known)
+    }
+
+    /// The LKH packet, where one stands in front: the SPI it names and its array, which must be of this kind.
+    mutating func tree(_ array: UInt16) throws(FMKEError) -> (spi: [UInt8], octets: [UInt8])? {
+        var ahead = self
+        guard remaining > 0, try ahead.reader.u8() == GDOI.KeyPacketType.lkh else { return nil }
+        let packet = try take()
+        guard packet.wrapMethod == GDOI.WrapMethod.none else { throw .malformed }
+        var attributes = try AttributeReader(
+            packet.attributes, known: [GDOI.KeyAttribute.lkhDownloadArray, GDOI.KeyAttribute.lkhUpdateArray])
+        let octets = try attributes.octets(array)
+        try attributes.end()
+        guard !octets.isEmpty else { throw .malformed }
+        return (packet.spi, octets)
+    }
+
+    private mutating func take() throws(FMKEError) -> (
+        type: UInt8, wrapMethod: UInt8, spi: [UInt8], attributes: [UInt8]
+    ) {
         guard remaining > 0 else { throw .malformed }
         remaining -= 1
-        let packetType = try reader.u8()
+        let type = try reader.u8()
         let wrapMethod = try reader.u8()
         let length = try reader.u16()
-        guard packetType == GDOI.KeyPacketType.tek || packetType == GDOI.KeyPacketType.kek, wrapMethod == 0 else {
-            throw .unsupported
-        }
+        guard (GDOI.KeyPacketType.tek...GDOI.KeyPacketType.lkh).contains(type),
+            wrapMethod <= GDOI.WrapMethod.groupKeyMask
+        else { throw .unsupported }
         var packet = FieldReader(try reader.bytes(Int(length) - 4))
-        let named = try packet.bytes(Int(packet.u8()))
-        guard packetType == type, named == spi else { throw .malformed }
-        return try AttributeReader(packet.remainder(), known: known)
+        return (type, wrapMethod, try packet.bytes(Int(packet.u8())), packet.remainder())
     }
 
     func end() throws(FMKEError) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 public import Basics
+import Cryptography
 import ISAKMP
 
 // The plain body of a data datagram (docs/FMKE.md 6.5): the type of the first payload, then the chain
@@ -8,7 +9,8 @@ import ISAKMP
 
 extension KeyUpdate {
     /// The plain body. Throws `malformed` for an update without content, for times inside the SAs (they stand in the
-    /// TRANSACTION payload) and for an SPI listed twice; `limit` for more SAs than `limits` allows.
+    /// TRANSACTION payload), for an SPI listed twice, and for keys in the clear beside a slice of the tree; `limit` for
+    /// more SAs than `limits` allows.
     public func body(limits: Limits = Limits()) throws(FMKEError) -> [UInt8] {
         try check(limits)
         var payloads: [RawPayload] = []
@@ -19,7 +21,8 @@ extension KeyUpdate {
         }
         if rekeySA != nil || !dataSAs.isEmpty {
             let associations = SecurityAssociations(
-                rekeySA: rekeySA, dataSAs: dataSAs, carriesTimes: false, limits: limits)
+                rekeySA: rekeySA, dataSAs: dataSAs, tree: treeSlice.map { Secret($0) }, carriesTimes: false,
+                limits: limits)
             let (association, keys) = try associations.payloads()
             payloads = [association] + payloads + [keys]
         }
@@ -38,6 +41,8 @@ extension KeyUpdate {
                 association: association.body, keys: keys.body, carriesTimes: false, limits: limits)
             update.rekeySA = associations.rekeySA
             update.dataSAs = associations.dataSAs
+            update.treeSlice = associations.tree?.revealed()
+            update.areKeysMasked = associations.tree != nil
         }
         try update.check(limits)
         self = update
@@ -47,10 +52,11 @@ extension KeyUpdate {
     /// `PushEnvelope.bodySizeLimit` gives: one datagram each. Each stands on its own; the SPIs to replace are named in
     /// the first ones.
     ///
-    /// Throws `tooLong` when one SA alone does not fit, and as `body` does.
+    /// Throws `tooLong` when one SA alone does not fit, `malformed` for a change of the tree, which the tree itself
+    /// cuts, and as `body` does.
     public func split(octets: Int, limits: Limits = Limits()) throws(FMKEError) -> [KeyUpdate] {
         let named = replaced + dataSAs.map(\.spi)
-        guard Set(named).count == named.count else { throw .malformed }
+        guard Set(named).count == named.count, treeSlice == nil else { throw .malformed }
         var parts: [KeyUpdate] = []
         var current = KeyUpdate(rekeySA: rekeySA, dataSAs: [], replaced: [])
         func fits(_ part: KeyUpdate) throws(FMKEError) -> Bool {
@@ -92,7 +98,9 @@ extension KeyUpdate {
     }
 
     private func check(_ limits: Limits) throws(FMKEError) {
-        guard !isEmpty else { throw .malformed }
+        guard !isEmpty, treeSlice == nil || rekeySA != nil, areKeysMasked == (treeSlice != nil) else {
+            throw .malformed
+        }
         guard replaced.count <= limits.dataAssociationsPerGroup else { throw .limit }
         let named = replaced + dataSAs.map(\.spi)
         guard named.allSatisfy({ $0 >= Wire.smallestSPI }), Set(named).count == named.count else { throw .malformed }

@@ -80,9 +80,9 @@ extension RekeySA {
 extension RekeySA {
     /// The KEK packet of this SA (RFC 6407 5.6.2): the KEK alone, since no IV travels with it, and the GCKS's public
     /// key as DER SubjectPublicKeyInfo.
-    var keyPacket: KeyPacket {
+    func keyPacket(_ wrapMethod: UInt8) -> KeyPacket {
         KeyPacket(
-            type: GDOI.KeyPacketType.kek, spi: spi.octets,
+            type: GDOI.KeyPacketType.kek, wrapMethod: wrapMethod, spi: spi.octets,
             attributes: [
                 // Revealed: a key download is what the message is for, and the message is encrypted.
                 .octets(GDOI.KeyAttribute.kekKey, kek.revealed()),

@@ -6,19 +6,24 @@ import ISAKMP
 
 /// An SA payload in GDOI's form (RFC 6407 5.2) and the KD payload (5.6) that goes with it.
 ///
-///     SA { DOI 2, situation 0, next attribute payload, reserved, [SAK] SAT* }    KD { [KEK packet] TEK packet* }
+///     SA { DOI 2, situation 0, next attribute payload, reserved, [SAK] SAT* }
+///     KD { [LKH packet] [KEK packet] TEK packet* }
 ///
-/// The key packets stand in the order of SAK and SATs, one for each.
+/// The key packets stand in the order of SAK and SATs, one for each. In front of them, where the group has a key tree,
+/// is the packet of the tree: a member's keys in CONFIGURE, an update slice in a PUSH.
 struct SecurityAssociations {
     var rekeySA: RekeySA?
     var dataSAs: [DataSA]
+    /// The content of the LKH packet. With one in a PUSH, the keys beside it are masked.
+    var tree: Secret?
     /// Where a data SA carries its own times: in CONFIGURE. In a PUSH they stand in the TRANSACTION payload.
     var carriesTimes: Bool
     var limits: Limits
 
-    init(rekeySA: RekeySA?, dataSAs: [DataSA], carriesTimes: Bool, limits: Limits) {
+    init(rekeySA: RekeySA?, dataSAs: [DataSA], tree: Secret?, carriesTimes: Bool, limits: Limits) {
         self.rekeySA = rekeySA
         self.dataSAs = dataSAs
+        self.tree = tree
         self.carriesTimes = carriesTimes
         self.limits = limits
     }
@@ -27,13 +32,21 @@ struct SecurityAssociations {
         try check()
         var attributes: [RawPayload] = []
         var packets: [KeyPacket] = []
+        let wrapMethod = wrapMethod
+        if let tree, let rekeySA {
+            // Revealed: in a CONFIGURE as the keys below; in a PUSH the tree has wrapped each key in it.
+            packets.append(
+                KeyPacket(
+                    type: GDOI.KeyPacketType.lkh, spi: rekeySA.spi.octets,
+                    attributes: [.octets(Self.array(carriesTimes: carriesTimes), tree.revealed())]))
+        }
         if let rekeySA {
             attributes.append(RawPayload(.rekeySA, rekeySA.policyBody()))
-            packets.append(rekeySA.keyPacket)
+            packets.append(rekeySA.keyPacket(wrapMethod))
         }
         for dataSA in dataSAs {
             attributes.append(RawPayload(.dataSA, dataSA.policyBody()))
-            packets.append(dataSA.keyPacket)
+            packets.append(dataSA.keyPacket(wrapMethod))
         }
         let chain = PayloadChain.encode(attributes)
         var writer = OctetWriter(capacity: 12 + chain.octets.count)
@@ -53,6 +66,8 @@ struct SecurityAssociations {
         let list = try PayloadChain.read(
             first: PayloadType(rawValue: first), reader.remainder(), limit: 1 + limits.dataAssociationsPerGroup)
         var packets = try KeyPacketReader(keys)
+        let tree = try packets.tree(Self.array(carriesTimes: carriesTimes))
+        if tree != nil, !carriesTimes { packets.wrapMethod = GDOI.WrapMethod.groupKeyMask }
         var rekeySA: RekeySA?
         var dataSAs: [DataSA] = []
         for payload in list {
@@ -68,13 +83,27 @@ struct SecurityAssociations {
             }
         }
         try packets.end()
-        self.init(rekeySA: rekeySA, dataSAs: dataSAs, carriesTimes: carriesTimes, limits: limits)
+        guard tree == nil || tree?.spi == rekeySA?.spi.octets else { throw .malformed }
+        self.init(
+            rekeySA: rekeySA, dataSAs: dataSAs, tree: tree.map { Secret($0.octets) }, carriesTimes: carriesTimes,
+            limits: limits)
         try check()
     }
 
-    /// What holds for every set of SAs, on both sides: there is at least one, and no SPI twice.
+    private var wrapMethod: UInt8 {
+        tree != nil && !carriesTimes ? GDOI.WrapMethod.groupKeyMask : GDOI.WrapMethod.none
+    }
+
+    /// What the LKH packet holds: the keys of one member in a CONFIGURE, what changes for all in a PUSH.
+    private static func array(carriesTimes: Bool) -> UInt16 {
+        carriesTimes ? GDOI.KeyAttribute.lkhDownloadArray : GDOI.KeyAttribute.lkhUpdateArray
+    }
+
+    /// What holds for every set of SAs, on both sides: there is at least one, and no SPI twice; a change of the tree
+    /// always changes the KEK.
     private func check() throws(FMKEError) {
         guard rekeySA != nil || !dataSAs.isEmpty else { throw .malformed }
+        guard tree == nil || rekeySA != nil, tree?.count != 0 else { throw .malformed }
         guard dataSAs.count <= limits.dataAssociationsPerGroup else { throw .limit }
         try rekeySA?.check()
         var seen = Set<UInt32>()

@@ -6,6 +6,7 @@ internal import ESP
 internal import FMKE
 internal import IKEv1
 internal import ISAKMP
+internal import KeyTree
 internal import ReliablePush
 internal import Store
 
@@ -109,6 +110,7 @@ extension GroupMember {
     /// The group itself: membership, rekey SA, control channel.
     private func adopt(_ section: GroupSection, now: Instant) throws(FMKEError) {
         let id = section.group
+        let tree = try Self.tree(of: section)
         // Without a data SA the profile does not say what we may do: as before, or nothing but receive.
         let direction = section.dataSAs.first?.direction
         let maySend = direction.map { $0 != .receiver } ?? groups[id]?.maySend ?? false
@@ -120,7 +122,7 @@ extension GroupMember {
                 receiver: PushReceiver(
                     memberIndex: section.membership.memberIndex, complete: section.membership.transaction,
                     random: random),
-                window: SequenceWindow(floor: section.membership.sequence))
+                tree: tree, window: SequenceWindow(floor: section.membership.sequence))
             output(.joinControl(section.rekeySA.control))
             log(
                 .info, "group.joined",
@@ -139,16 +141,32 @@ extension GroupMember {
                 output(.joinControl(channel.rekeySA.control))
             }
             // The old KEK is not kept: a removed member may know it.
+            group.rememberKEK()
             group.channel = channel
             group.previous = nil
             group.vainAsks = 0
             log(.info, "group.kek-changed", ["group": group.name, "epoch": "\(channel.rekeySA.epoch)"])
         }
+        // A PUSH that we could not install all of may have brought us further already.
+        if tree?.transaction ?? .max >= group.tree?.transaction ?? 0 { group.tree = tree }
         group.name = section.name
         group.membership = section.membership
         (group.maySend, group.mayReceive) = (maySend, mayReceive)
         group.window.raiseFloor(to: section.membership.sequence)
         groups[id] = group
+    }
+
+    /// Our keys of the tree, as the profile has them. Throws `malformed` when they are none, or not ours.
+    private static func tree(of section: GroupSection) throws(FMKEError) -> KeyTreeMember? {
+        // Revealed to be taken apart: each key in it becomes a secret of its own.
+        guard var octets = section.treeKeys?.revealed() else { return nil }
+        defer { wipe(&octets) }
+        do {
+            let keys = try MemberKeys(octets: octets)
+            guard keys.slot == section.membership.memberIndex, keys.transaction <= section.membership.transaction
+            else { throw KeyTreeError.malformed }
+            return try KeyTreeMember(keys)
+        } catch { throw .malformed }
     }
 
     // MARK: Data SAs

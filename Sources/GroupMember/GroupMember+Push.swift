@@ -6,6 +6,7 @@ internal import ESP
 internal import FMKE
 internal import IKEv1
 internal import ISAKMP
+internal import KeyTree
 internal import ReliablePush
 internal import Store
 
@@ -18,6 +19,9 @@ extension GroupMember {
     /// How long repetitions under the KEK before a change are still heard: longer than any repair takes.
     private static let channelKept: Duration = .seconds(60)
 
+    /// Where dead peer detection was not agreed, a client that has all its keys would not find out that the GCKS has
+    /// forgotten it, nor the GCKS where an address translator has moved it to. So it asks for its profile so often.
+    static let callInterval: Duration = .seconds(60)
     /// From a refusal by the data plane to the next try.
     private static let refusedInterval: Duration = .seconds(30)
     /// So many requests for a profile without any.
@@ -38,7 +42,7 @@ extension GroupMember {
             return
         }
         guard let (id, channel) = channel(for: spi, now: now) else {
-            unknownKEK(datagram, now: now)
+            unknownKEK(spi, datagram, now: now)
             return
         }
         // Before the costly part: whatever was accepted once, or is too old, is not looked at again.
@@ -67,7 +71,11 @@ extension GroupMember {
 
     /// A PUSH under a KEK that we do not hold, on the control channel of a group of ours: perhaps we missed a change.
     /// It is no proof, so all it does is make us ask, rarely.
-    private func unknownKEK(_ datagram: Datagram, now: Instant) {
+    private func unknownKEK(_ spi: RekeySPI, _ datagram: Datagram, now: Instant) {
+        guard !groups.values.contains(where: { $0.formerKEKs.contains(spi) }) else {
+            drop("formerKEK", from: datagram.remote)
+            return
+        }
         drop("unknownKEK", from: datagram.remote)
         for id in groups.keys.sorted() {
             guard let group = groups[id], group.channel.rekeySA.control == datagram.local, group.askAt == nil else {
@@ -85,7 +93,10 @@ extension GroupMember {
         guard let outcome = groups[id]?.receiver.receive(header, body: push.body, now: now) else { return }
         switch outcome {
         case .bodies(let transaction, let bodies):
-            for body in bodies { install(body, of: transaction, header, in: id, now: now) }
+            // Of several, the one with our part of the key tree brings it all.
+            for body in bodies where groups[id]?.receiver.complete ?? 0 < transaction {
+                install(body, of: transaction, header, in: id, now: now)
+            }
         case .commit(let header): commit(header, in: id, now: now)
         case .nothing, .stale: break
         }
@@ -96,7 +107,9 @@ extension GroupMember {
     ) {
         let update: KeyUpdate
         do {
-            update = try KeyUpdate(body: body, limits: configuration.limits)
+            guard let clear = try follow(KeyUpdate(body: body, limits: configuration.limits), transaction, in: id, now)
+            else { return }
+            update = clear
         } catch {
             log(.error, "push.malformed", ["group": groups[id]?.name ?? "", "reason": "\(error)"])
             return
@@ -123,6 +136,40 @@ extension GroupMember {
                 "spis": update.dataSAs.map { spiText($0.spi) }.joined(separator: ","),
                 "kek": update.rekeySA == nil ? "same" : "new",
             ])
+    }
+
+    /// Where the key tree changes: takes our part of it, and with the new group key the masks off the keys.
+    /// - Returns: the update in the clear; nil when it is of no use to us. Then nothing has changed.
+    private func follow(
+        _ update: KeyUpdate, _ transaction: UInt64, in id: UInt32, _ now: Instant
+    ) throws -> KeyUpdate? {
+        guard let octets = update.treeSlice else { return update }
+        let slice = try UpdateSlice(octets: octets, transaction: transaction)
+        let outcome: String
+        do {
+            switch try groups[id]?.tree?.apply(slice) {
+            case .applied: outcome = ""
+            // By an earlier copy that the data plane refused a part of; a later one's keys give another group key.
+            case .known: outcome = groups[id]?.tree?.transaction == transaction ? "" : "overtaken"
+            case .notConcerned: return nil
+            case .removed: outcome = "removed"
+            case nil: outcome = "no tree"
+            }
+        } catch KeyTreeError.missed, KeyTreeError.diverged {
+            outcome = "missed"
+        }
+        if outcome.isEmpty, let groupKey = groups[id]?.tree?.groupKey {
+            return update.unmasked(groupKey: groupKey, group: id, transaction: transaction)
+        }
+        // Only a profile can help. This one is no made-up sign, so the wait need not grow.
+        log(
+            .warning, "tree.cannot-follow",
+            ["group": groups[id]?.name ?? "", "transaction": "\(transaction)", "reason": outcome])
+        if groups[id]?.askAt == nil {
+            let earliest = groups[id]?.lastAskedAt.map { $0 + Self.askInterval } ?? now
+            groups[id]?.askAt = max(now, earliest) + random.duration(below: .seconds(1))
+        }
+        return nil
     }
 
     private func commit(_ header: TransactionHeader, in id: UInt32, now: Instant) {
@@ -158,6 +205,7 @@ extension GroupMember {
             output(.leaveControl(group.channel.rekeySA.control))
             output(.joinControl(channel.rekeySA.control))
         }
+        group.rememberKEK()
         group.previous = (group.channel, min(now + Self.channelKept, group.channel.expiresAt))
         group.channel = channel
         group.vainAsks = 0
@@ -171,6 +219,10 @@ extension GroupMember {
     func advanceGroups(to now: Instant) {
         var mustReport = false
         var wanted: Set<UInt32> = []
+        if let due = callAt, due <= now {
+            callAt = now + Self.callInterval
+            if let first = groups.keys.min() { groups[first]?.askAt = now }
+        }
         for id in groups.keys.sorted() {
             ageSAs(of: id, now: now)
             while let action = groups[id]?.receiver.poll(now: now), action == .report { mustReport = true }

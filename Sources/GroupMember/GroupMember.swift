@@ -68,10 +68,14 @@ public final class GroupMember {
     var configureSequence: UInt64 = 0
     var generation: ProfileGeneration?
     var reportCount: UInt64 = 0
+    /// What the answers to dead peer detection say.
+    private var announced: (association: AssociationID, installed: [UInt32: UInt64])?
     /// How often a profile was asked for since the last one came.
     var unansweredAsks = 0
     /// Until when the first profile under the present ISAKMP SA must be here; nil when it is.
     var profileDueAt: Instant?
+    /// When to ask for the profile only to be heard of; nil where dead peer detection does that.
+    var callAt: Instant?
     var drops = DropCounters()
     var lastFailure: String?
     var firstDatagramAt: Instant?
@@ -173,7 +177,7 @@ public final class GroupMember {
     public func shutDown(now: Instant) {
         if case .registered(let id) = connection { endpoint.close(id, now: now) }
         connection = .idle
-        profileDueAt = nil
+        (profileDueAt, callAt) = (nil, nil)
         drainEndpoint(now: now)
         for id in groups.keys.sorted() { leave(id, why: "shutdown") }
         output(.data(.removeAll))
@@ -199,6 +203,7 @@ public final class GroupMember {
             let complete = groups[id]?.receiver.complete ?? 0
             groups[id]?.lastInstalled = complete
         }
+        announce()
         var next = endpointWait
         func consider(_ instant: Instant?) {
             guard let instant else { return }
@@ -206,6 +211,7 @@ public final class GroupMember {
         }
         if case .waiting(let until) = connection { consider(until) }
         consider(profileDueAt)
+        consider(callAt)
         for group in groups.values {
             consider(group.nextDeadline())
             consider(group.receiver.due)
@@ -215,6 +221,16 @@ public final class GroupMember {
 
     /// For Wireshark's ISAKMP key table: initiator cookie and cipher key, when key export is allowed.
     public func exportableKey(_ id: AssociationID) -> (cookie: UInt64, key: Secret)? { endpoint.exportableKey(id) }
+
+    /// Lets the answers to dead peer detection say what is installed: here the data plane has done all it was told. A
+    /// peer that has sent a profile is a GCKS and understands it.
+    private func announce() {
+        guard case .registered(let association) = connection, !groups.isEmpty else { return }
+        let installed = groups.mapValues(\.installed)
+        guard announced?.association != association || announced?.installed != installed else { return }
+        announced = (association, installed)
+        endpoint.setAnnex([ReportDigest(installed).payload], on: association)
+    }
 
     // MARK: Registration
 
@@ -263,7 +279,7 @@ public final class GroupMember {
                 return
             }
             receiveConfigure(payloads, messageID: messageID, association: info.id, now: now)
-        case .answer, .unanswered, .alive: break
+        case .answer, .unanswered, .alive, .annex: break
         case .moved(let info, _): log(.info, "gcks.moved", ["to": "\(info.remote)"])
         case .dropped(let reason, let from): drop(reason.rawValue, from: from)
         }
@@ -276,6 +292,7 @@ public final class GroupMember {
         reportCount = 0
         unansweredAsks = 0
         profileDueAt = now + Self.profileWait
+        callAt = info.hasDeadPeerDetection ? nil : now + Self.callInterval
         lastFailure = nil
         output(.associationUp(info.id))
         log(
@@ -296,7 +313,7 @@ public final class GroupMember {
 
     private func ended(_ info: AssociationInfo, reason: AssociationEnd, now: Instant) {
         guard case .registered(let id) = connection, id == info.id else { return }
-        profileDueAt = nil
+        (profileDueAt, callAt) = (nil, nil)
         lastFailure = reason.explanation
         log(
             reason == .weDeleted ? .info : .warning, "gcks.lost",

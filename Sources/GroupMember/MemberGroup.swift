@@ -3,6 +3,7 @@
 internal import Basics
 internal import ESP
 internal import FMKE
+internal import KeyTree
 internal import ReliablePush
 
 /// A data SA in its life at a member.
@@ -71,7 +72,11 @@ struct MemberGroup {
     var channel: MemberChannel
     /// The channel before the last change of KEK, for repetitions that are still on their way; and until when.
     var previous: (channel: MemberChannel, until: Instant)?
+    /// The KEKs before that. What comes under them is late, and no sign of having missed anything.
+    private(set) var formerKEKs: [RekeySPI] = []
     var receiver: PushReceiver
+    /// Our path in the group's key tree; nil where the group has none.
+    var tree: KeyTreeMember?
     var window: SequenceWindow
     /// Oldest first, as far as the messages say.
     var sas: [MemberSA] = []
@@ -100,6 +105,14 @@ struct MemberGroup {
     }
     /// As of the last time that the data plane had refused nothing.
     var lastInstalled: UInt64 = 0
+
+    private static let formerKEKsMost = 8
+
+    /// To be called when `channel` is replaced.
+    mutating func rememberKEK() {
+        formerKEKs.append(channel.rekeySA.spi)
+        if formerKEKs.count > Self.formerKEKsMost { formerKEKs.removeFirst() }
+    }
 
     /// More than a profile can name of what a member has let go of lately.
     private static let retiredLimit = 64

@@ -67,6 +67,8 @@ final class Association {
     /// Of the newest question whether the peer lives, ours and theirs.
     var sequence: UInt32
     var peerSequence: UInt32?
+    /// What our answers to the peer's questions carry along.
+    var annex: [RawPayload] = []
 
     private var delivered: [UInt32: DeliveredRequest] = [:]
     private var highestDelivered: UInt32?

@@ -46,11 +46,12 @@ extension Phase1Endpoint {
         _ result: MainModeResult, _ peer: Peer, proof: (digest: [UInt8], answer: [UInt8])?, roundTrip: Duration?,
         now: Instant
     ) -> Association {
-        let info = AssociationInfo(
+        var info = AssociationInfo(
             id: result.keys.id, peerName: peer.credential.name, peerIdentity: result.peerIdentity,
             isInitiator: proof == nil, local: peer.local, remote: peer.remote, suite: result.suite, establishedAt: now,
             expiresAt: now + result.lifetime, roundTrip: roundTrip, isBehindNAT: result.nat.isOnPath,
             isInitialContact: result.isInitialContact)
+        info.hasDeadPeerDetection = result.features.hasDeadPeerDetection && configuration.deadPeerInterval != nil
         return Association(info, result, proof: proof, limits: limits, random: random)
     }
 

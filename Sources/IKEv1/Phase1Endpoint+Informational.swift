@@ -7,7 +7,7 @@ internal import ISAKMP
 // Informational exchanges (RFC 2409 5.7) and dead peer detection (RFC 3706):
 //
 //     HDR*, HASH, N(R-U-THERE, sequence)      ->
-//                                             <-   HDR*, HASH, N(R-U-THERE-ACK, sequence)
+//                                             <-   HDR*, HASH, N(R-U-THERE-ACK, sequence) [, private payloads]
 //     HDR*, HASH, D(cookies)                  ->   (nothing)
 //     HDR, N(error)                           ->   (a hint for an attempt under way, nothing else)
 //
@@ -46,6 +46,8 @@ extension Phase1Endpoint {
             default: break
             }
         }
+        let annex = payloads.filter(\.type.isPrivate)
+        if !annex.isEmpty, established[association.info.id] != nil { emit(.annex(association.info, annex)) }
     }
 
     private func takeNotification(
@@ -58,7 +60,8 @@ extension Phase1Endpoint {
             if let last = association.peerSequence, sequence < last { throw .drop(.duplicate) }
             if sequence != association.peerSequence { heard(received, association, now: now) }
             association.peerSequence = sequence
-            inform(association, [livenessNotification(.areYouThereAcknowledgement, sequence, association)])
+            let answer = livenessNotification(.areYouThereAcknowledgement, sequence, association)
+            inform(association, [answer] + association.annex)
         case .areYouThereAcknowledgement:
             let sequence = try sequence(of: notification, association)
             guard let probe = association.probe, (probe.firstSequence...probe.lastSequence).contains(sequence) else {

@@ -2,7 +2,7 @@
 
 public import Basics
 public import Cryptography
-internal import ISAKMP
+public import ISAKMP
 
 // IKEv1 owns phase 1: RFC 2409 Main Mode with pre-shared keys in both roles, and the ISAKMP SAs that come of it with
 // their keys, initialisation vectors, informational messages, dead peer detection (RFC 3706), NAT traversal (RFC 3947)
@@ -72,6 +72,10 @@ public final class Phase1Endpoint {
         else { return }
         ask(association, now: now)
     }
+
+    /// What goes behind each answer to a question whether we live, from now on: for peers only that are known to
+    /// understand it. RFC 3706 knows of no such payload.
+    public func setAnnex(_ payloads: [RawPayload], on id: AssociationID) { established[id]?.annex = payloads }
 
     public func info(_ id: AssociationID) -> AssociationInfo? { established[id]?.info }
 
@@ -159,7 +163,8 @@ public final class Phase1Endpoint {
         guard let proof = association.proof, received.isEncrypted else { throw .drop(.duplicate) }
         guard Self.digest(received) == proof.digest else { throw .drop(.wrongState) }
         guard received.remote.address == association.info.remote.address else { throw .drop(.wrongAddress) }
-        transmit(proof.answer, on: association)
+        // To where it came from: behind NAT that may be another port by now. What anybody can repeat moves nothing.
+        transmit(proof.answer, from: received.local, to: received.remote)
         throw .drop(.duplicate)
     }
 

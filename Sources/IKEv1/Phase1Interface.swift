@@ -89,6 +89,8 @@ public struct AssociationInfo: Sendable {
     public var isBehindNAT: Bool
     /// Did the peer say INITIAL-CONTACT: it knows of no older SA with us?
     public var isInitialContact: Bool
+    /// Both sides find out by themselves when the other is gone (RFC 3706). Nothing protects its negotiation.
+    public var hasDeadPeerDetection = false
 
     public init(
         id: AssociationID, peerName: String, peerIdentity: Identity, isInitiator: Bool, local: SocketAddress,
@@ -169,6 +171,9 @@ public enum Phase1Event: Sendable {
     case unanswered(AssociationInfo, exchange: ExchangeType, messageID: UInt32)
     /// The peer proved that it lives, after a DPD request or `probe`: by its answer or any other authentic message.
     case alive(AssociationInfo)
+    /// Payloads of private types (128 and above) in an authentic informational message: what the peer's engine put
+    /// behind its answer to dead peer detection (`Phase1Endpoint.setAnnex`).
+    case annex(AssociationInfo, [RawPayload])
     /// The peer moved to another address or port (NAT), and proved it by an authentic message.
     case moved(AssociationInfo, from: SocketAddress)
     /// A datagram without effect, and why, for counters and a log line.

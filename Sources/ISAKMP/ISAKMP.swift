@@ -51,6 +51,10 @@ public struct PayloadType: RawRepresentable, Hashable, Sendable {
     public static let transaction = PayloadType(rawValue: 136)
     public static let parity = PayloadType(rawValue: 137)
     public static let report = PayloadType(rawValue: 138)
+    public static let digest = PayloadType(rawValue: 139)
+
+    /// RFC 2408 3.1: 128 to 255.
+    public var isPrivate: Bool { rawValue >= 128 }
 }
 
 /// A payload without its generic header: type and body.

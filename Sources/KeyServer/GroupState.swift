@@ -4,6 +4,7 @@ internal import Basics
 internal import Cryptography
 internal import FMKE
 internal import IKEv1
+internal import KeyTree
 internal import ReliablePush
 
 /// What the server knows of one member of one group.
@@ -19,6 +20,8 @@ struct MemberState {
     /// The newest transaction it confirmed, and when.
     var confirmed: UInt64 = 0
     var confirmedAt: Instant?
+    /// The transaction that took it in, in a group with backward secrecy: it is told nothing older.
+    var since: UInt64 = 0
     /// A sender uses the SAs of that transaction at this instant at the latest, even if every COMMIT gets lost.
     var movesBy: Instant?
 }
@@ -55,6 +58,10 @@ struct OpenTransaction {
     /// The epoch it leads to.
     let epoch: UInt32
     let reason: RekeyReason
+    /// Its keys are masked under the group key of the tree: it may go on under a KEK that a removed member knows.
+    let isMasked: Bool
+    /// What its datagrams took, UDP payload.
+    var multicastOctets = 0
     /// Members that hold no keys of the group and are not waited for.
     let absent: [String]
     /// COMMITs still to send, and when the next is due.
@@ -87,9 +94,17 @@ struct GroupState {
     var kekExpiresAt: Instant
     /// Oldest first.
     var data: [ServerDataSA] = []
+    /// Who knows which keys of the tree: a member's index is its slot. nil with flat revocation.
+    var tree: KeyTreeServer?
+    /// The last change of the tree that members were told by multicast.
+    var treeUpdate: (transaction: UInt64, octets: Int, datagrams: Int)?
+    /// Members that a transaction took in and that have no profile of it yet.
+    var newcomers: [String] = []
     /// The newest transaction, and the first one of this run of the server: all in between exist.
     var transaction: UInt64
     let firstTransaction: UInt64
+    /// The newest transaction that took a member out: what is older has a fixed end, and nobody is to get it any more.
+    var lastRevocation: UInt64 = 0
     var sequence: NumberBlock
     var nextSenderID: UInt32 = 1
     var open: [UInt64: OpenTransaction] = [:]
@@ -106,11 +121,32 @@ struct GroupState {
     var renewal: (at: Instant, reason: RekeyReason)?
     var renewedAt: Instant?
 
+    /// That, with what the newest transaction under way has taught so far.
+    var newestExperience: PushExperience {
+        guard let newest = open.keys.max(), newest > experiencedUpTo else { return experience }
+        return open[newest]?.sender.experience ?? experience
+    }
+
     /// Transactions may end in another order than they began in.
     mutating func learn(from sender: PushSender) {
         guard sender.transaction > experiencedUpTo else { return }
         experiencedUpTo = sender.transaction
         experience = sender.experience
+    }
+
+    /// What a BEACON or a COMMIT outside the rounds of a transaction asks: those that lack something, at first so few
+    /// of them that even if all did they would not fill the return channel, then, the more BEACONs there were, all.
+    var question: FeedbackRequest {
+        let push = entry.push
+        let doublings =
+            UInt64(max(beaconPause.components.seconds, 1)).bitWidth - 1
+            - UInt64(max(beaconPause.components.seconds, 1)).leadingZeroBitCount
+        var share = Double(max(push.nackTarget, 1)) / Double(max(members.count, 1))
+        for _ in 0..<doublings where share < 1 { share *= 8 }
+        let wait = max(push.roundTrip, push.slot * min(push.nackTarget, members.count))
+        return FeedbackRequest(
+            mode: .none, round: .max, nackWaitMilliseconds: UInt16(clamping: wait.wholeMilliseconds),
+            nackShare: share >= 1 ? .max : UInt16(share * 65_535))
     }
 
     func memberName(_ index: UInt32) -> String { names[index] ?? "member \(index)" }

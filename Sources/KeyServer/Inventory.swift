@@ -48,10 +48,18 @@ public enum MemberRole: String, Sendable, Hashable, CaseIterable {
     public var mayReceive: Bool { self != .sender }
 }
 
-/// How a removed member loses its keys. The key tree (`lkh`) is not part of this version.
-public enum RevocationMethod: String, Sendable, Hashable, CaseIterable {
+/// How a removed member loses its keys.
+public enum RevocationMethod: String, Sendable, Hashable, CaseIterable, Codable {
     /// Every other member gets the new keys by unicast.
     case flat
+    /// By the key tree (docs/KEYTREE.md): one multicast takes the member out and brings the others new keys.
+    case lkh
+
+    /// What a group of that many members has unless its entry says otherwise. From four members on, the one multicast
+    /// takes fewer octets than a unicast and its answer for each of the others. But flat needs nothing that was learnt
+    /// before, and as long as all the unicasts together take no longer than one round trip it ends as soon; so small
+    /// groups keep it.
+    public static func standard(members: Int) -> RevocationMethod { members > 8 ? .lkh : .flat }
 }
 
 /// When senders move to new SAs.
@@ -83,6 +91,8 @@ public struct GroupEntry: Sendable {
     public var rollover = RolloverPolicy()
     public var push = PushPolicy()
     public var revocation = RevocationMethod.flat
+    /// With `lkh`: whether a newcomer waits for new keys, so that it learns none from before its time.
+    public var backwardSecrecy = false
 
     public init(
         name: String, id: UInt32, control: SocketAddress, flows: [TrafficSelector], suite: ESPSuite,

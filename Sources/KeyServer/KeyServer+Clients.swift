@@ -6,6 +6,7 @@ internal import Cryptography
 internal import ReliablePush
 internal import IKEv1
 internal import ISAKMP
+internal import KeyTree
 
 /// Phase 1 events, profiles (phase 2) and STATUS.
 extension KeyServer {
@@ -39,6 +40,9 @@ extension KeyServer {
         case .alive(let info):
             guard let name = clientName(info.id) else { return }
             heard(name, now: now)
+        case .annex(let info, let payloads):
+            guard let name = clientName(info.id), let digest = ReportDigest(payloads: payloads) else { return }
+            receiveDigest(digest, from: name, now: now)
         case .moved(let info, let from):
             log(
                 .info, "phase1.moved", by: info.peerName,
@@ -85,6 +89,7 @@ extension KeyServer {
             ], now: now)
         if let previous, previous != info.id { endpoint.close(previous, now: now) }
         for id in groups.keys.sorted() {
+            enterTree(name, of: id, now: now)
             guard let member = groups[id]?.members[name], member.role.maySend else { continue }
             assignSenderID(to: name, in: id, now: now)
             // spec: RFC 6407 3.5.1 - its counters are gone with its memory, so its keys must not go on either.
@@ -121,6 +126,7 @@ extension KeyServer {
             // Gone by its own will without a word on the keys (the GCKS was not whom it expects): it never took them,
             // and coming again is no restart.
             if reason == .peerDeleted, member.confirmed == 0 { groups[id]?.members[name]?.holdsKeys = false }
+            waitNoMore(member, of: id)
             for key in groups[id]?.open.keys.sorted() ?? [] {
                 groups[id]?.open[key]?.sender.giveUp(member.index, reason: .unreachable)
             }
@@ -135,10 +141,14 @@ extension KeyServer {
         var sections: [GroupSection] = []
         for id in groups.keys.sorted() {
             guard let group = groups[id], let member = group.members[name],
-                !member.role.maySend || member.senderID != nil
+                !member.role.maySend || member.senderID != nil,
+                let section = section(of: group, for: member, now: now)
             else { continue }
-            sections.append(section(of: group, for: member, now: now))
-            groups[id]?.members[name]?.holdsKeys = true
+            sections.append(section)
+        }
+        // Not above, where the group is held: its table of members would be copied.
+        for section in sections where groups[section.group]?.members[name]?.holdsKeys == false {
+            groups[section.group]?.members[name]?.holdsKeys = true
         }
         // A client acts on no older profile once it has seen this one.
         for (messageID, pending) in client.pending { endpoint.withdraw(messageID, on: pending.association) }
@@ -225,7 +235,14 @@ extension KeyServer {
         return isOver ?? isBetween ?? sas.startIndex
     }
 
-    private func section(of group: GroupState, for member: MemberState, now: Instant) -> GroupSection {
+    /// nil for a newcomer whose transaction has not come yet.
+    private func section(of group: GroupState, for member: MemberState, now: Instant) -> GroupSection? {
+        var treeKeys: Secret?
+        if let tree = group.tree {
+            guard let keys = try? tree.memberKeys(member.index) else { return nil }
+            // Revealed to be written into an encrypted message; a secret again until then.
+            treeKeys = Secret(keys.octets)
+        }
         var rekeySA = group.rekeySA
         rekeySA.lifetimeSeconds = UInt32(clamping: max(Int64((group.kekExpiresAt - now).inSeconds), 1))
         let membership = Membership(
@@ -233,7 +250,8 @@ extension KeyServer {
             transaction: group.transaction)
         return GroupSection(
             group: group.entry.id, name: group.entry.name, membership: membership, rekeySA: rekeySA,
-            dataSAs: group.data.compactMap { $0.described(now: now, for: member.role) })
+            dataSAs: group.data.filter { $0.transaction >= member.since }
+                .compactMap { $0.described(now: now, for: member.role) }, treeKeys: treeKeys)
     }
 
     private func receiveAnswer(
@@ -302,20 +320,20 @@ extension KeyServer {
         heard(name, now: now)
         var needsProfile = false
         for report in status.groups {
-            guard let group = groups[report.group], let member = group.members[name] else {
+            guard let member = groups[report.group]?.members[name] else {
                 // It reports a group that is no longer its: its profile tells it so.
                 needsProfile = true
                 continue
             }
-            guard report.complete <= group.transaction, report.epoch <= group.rekeySA.epoch else {
-                log(
-                    .error, "status.from-the-future", by: name, ["client": name, "group": group.entry.name], now: now)
+            guard let standing = standing(of: member, in: report, now: now) else {
+                let group = groups[report.group]?.entry.name ?? ""
+                log(.error, "status.from-the-future", by: name, ["client": name, "group": group], now: now)
                 continue
             }
             // It may have them by a profile whose answer got lost.
-            let sentAt = clients[name]?.pending.values.map(\.sentAt).min() ?? now - group.entry.push.roundTrip
+            let sentAt = clients[name]?.pending.values.map(\.sentAt).min() ?? now - standing.roundTrip
             confirm(client: name, group: report.group, transaction: report.complete, sentAt: sentAt, now: now)
-            if isSendingWithOldKeys(member, of: group, having: report.complete, now: now) { needsProfile = true }
+            if standing.sendsWithOldKeys { needsProfile = true }
             for missing in report.missing {
                 groups[report.group]?.open[missing.transaction]?.sender.negativeAcknowledgement(
                     from: member.index, needed: missing.needed, block: missing.block, now: now)
@@ -323,11 +341,38 @@ extension KeyServer {
             if report.wantsProfile { needsProfile = true }
             if report.wantsRekey, member.role.maySend { refresh(report.group, now: now) }
             // It lacks something of which no transaction is under way any more: repair it by itself.
-            let isBehind = report.complete < group.transaction && group.open[group.transaction] == nil
-            if isBehind, !report.missing.isEmpty { needsProfile = true }
+            if standing.isBehind, !report.missing.isEmpty { needsProfile = true }
         }
         let recently = clients[name]?.lastProfileAt.map { now - $0 < .seconds(1) } ?? false
         if needsProfile, !recently { sendProfile(to: name, now: now) }
+    }
+
+    /// A client that has everything says so in its answer to dead peer detection. One that has not is left alone: it
+    /// knows, or will learn from a BEACON, and sends a STATUS.
+    private func receiveDigest(_ digest: ReportDigest, from name: String, now: Instant) {
+        var expected: [UInt32: UInt64] = [:]
+        for (id, group) in groups where group.members[name]?.holdsKeys == true { expected[id] = group.transaction }
+        guard !expected.isEmpty, digest == ReportDigest(expected) else { return }
+        for (id, transaction) in expected.sorted(by: { $0.key < $1.key }) {
+            let roundTrip = groups[id]?.entry.push.roundTrip ?? .zero
+            let sentAt = clients[name]?.pending.values.map(\.sentAt).min() ?? now - roundTrip
+            confirm(client: name, group: id, transaction: transaction, sentAt: sentAt, now: now)
+        }
+    }
+
+    /// What a report means before anything changes by it; nil when it cannot be. (A function of its own, so that nobody
+    /// holds the group while it changes: its table of members would be copied.)
+    private func standing(
+        of member: MemberState, in report: GroupReport, now: Instant
+    ) -> (roundTrip: Duration, sendsWithOldKeys: Bool, isBehind: Bool)? {
+        guard let group = groups[report.group], report.complete <= group.transaction,
+            report.epoch <= group.rekeySA.epoch
+        else { return nil }
+        return (
+            group.entry.push.roundTrip,
+            isSendingWithOldKeys(member, of: group, having: report.complete, now: now),
+            report.complete < group.transaction && group.open[group.transaction] == nil
+        )
     }
 
     /// New data keys because a sender nears a limit, unless they are on their way already.
@@ -340,7 +385,7 @@ extension KeyServer {
 
     /// New data keys because of what one member did or said. One member must not keep the whole group rolling over: the
     /// next time is when the SAs of this time have replaced the former ones.
-    private func renew(_ group: UInt32, reason: RekeyReason, now: Instant) {
+    func renew(_ group: UInt32, reason: RekeyReason, now: Instant) {
         guard let state = groups[group], state.renewal == nil else { return }
         let rollover = state.entry.rollover
         let earliest = state.renewedAt.map { $0 + rollover.activateAfter + rollover.keepOld } ?? now

@@ -3,6 +3,7 @@
 internal import Basics
 internal import FMKE
 internal import IKEv1
+internal import KeyTree
 internal import ReliablePush
 
 /// Phase 3: what is due in each group, and the delivery of its transactions (docs/FMKE.md section 7).
@@ -14,6 +15,7 @@ extension KeyServer {
     func advanceGroups(to now: Instant) {
         for id in groups.keys.sorted() {
             schedule(id, now: now)
+            greetNewcomers(of: id, now: now)
             for transaction in groups[id]?.open.keys.sorted() ?? [] {
                 drive(transaction, of: id, now: now)
             }
@@ -32,13 +34,16 @@ extension KeyServer {
 
     /// Starts the transaction that is due, if one is.
     func schedule(_ id: UInt32, now: Instant) {
+        // Who was waited for has gone again.
+        if groups[id]?.renewal?.reason == .joined, groups[id]?.tree?.hasChanges != true { groups[id]?.renewal = nil }
         guard let group = groups[id] else { return }
         let kekIsDue = group.kekRekeyAt <= now
         let renewal = group.renewal.flatMap { $0.at <= now ? $0.reason : nil }
         guard kekIsDue || renewal != nil || group.dataRekeyAt <= now else { return }
         do {
             _ = try startTransaction(
-                group: id, newKEK: kekIsDue || renewal == .revocation, reason: renewal ?? .scheduled, now: now)
+                group: id, newKEK: kekIsDue || renewal == .revocation || renewal == .joined,
+                reason: renewal ?? .scheduled, now: now)
             if renewal != nil { groups[id]?.renewedAt = now }
         } catch {
             // Try again before the keys end, and say so each time.
@@ -64,7 +69,8 @@ extension KeyServer {
             groups[id]?.open[transaction] = open
             switch action {
             case .multicast(let header, let body):
-                multicast(header, body: body, channel: open.channel, group: id)
+                let octets = multicast(header, body: body, channel: open.channel, group: id)
+                groups[id]?.open[transaction]?.multicastOctets += octets
             case .unicast(let members):
                 for member in members { repair(member, of: id, now: now) }
             case .probe(let members):
@@ -124,7 +130,8 @@ extension KeyServer {
             unconfirmed: verdict.unconfirmed.map { .init(client: group.memberName($0.key), reason: $0.value.rawValue) }
                 .sorted { $0.client < $1.client },
             absent: open.absent, seconds: (now - open.sender.startedAt).inSeconds, rounds: verdict.rounds,
-            datagrams: verdict.datagrams, negativeAcknowledgements: verdict.negativeAcknowledgements,
+            datagrams: verdict.datagrams, multicastOctets: open.multicastOctets,
+            negativeAcknowledgements: verdict.negativeAcknowledgements,
             unicasts: verdict.unicasts)
         groups[id]?.lastVerdict = report
         groups[id]?.learn(from: open.sender)
@@ -146,8 +153,12 @@ extension KeyServer {
         outputs.append(.ended(report))
     }
 
-    private func multicast(_ header: TransactionHeader, body: [UInt8], channel: PushSealer, group id: UInt32) {
-        guard var group = groups[id] else { return }
+    /// - Returns: octets of the datagram.
+    @discardableResult
+    private func multicast(
+        _ header: TransactionHeader, body: [UInt8], channel: PushSealer, group id: UInt32
+    ) -> Int {
+        guard var group = groups[id] else { return 0 }
         let (sequence, reservation) = group.sequence.take()
         groups[id] = group
         if let reservation { outputs.append(record("group/\(id)/sequence", number: reservation)) }
@@ -163,15 +174,20 @@ extension KeyServer {
                     "group": group.entry.name, "kind": "\(header.kind)", "transaction": "\(header.transaction)",
                     "sequence": "\(sequence)", "round": "\(header.feedback.round)", "octets": "\(bytes.count)",
                 ])
+            return bytes.count
         } catch {
             log(.error, "push.failed", ["group": group.entry.name, "reason": "\(error)"])
+            return 0
         }
     }
 
     private func repair(_ member: UInt32, of id: UInt32, now: Instant) {
         guard let name = groups[id]?.names[member], groups[id]?.members[name] != nil else { return }
         if clients[name]?.association != nil {
-            sendProfile(to: name, now: now)
+            let isOnItsWay = clients[name]?.pending.values.contains {
+                $0.sentAt == now && $0.transactions[id] == groups[id]?.transaction
+            }
+            if isOnItsWay != true { sendProfile(to: name, now: now) }
         } else {
             for key in groups[id]?.open.keys.sorted() ?? [] {
                 groups[id]?.open[key]?.sender.giveUp(member, reason: .unreachable)
@@ -218,23 +234,29 @@ extension KeyServer {
         let end = UInt32(clamping: max((retirement.removeAt - receipt).wholeMilliseconds, 0))
         let header = TransactionHeader(
             kind: .commit, group: group.entry.id, epoch: group.rekeySA.epoch, transaction: retirement.transaction,
-            feedback: FeedbackRequest(mode: .none), activateInMilliseconds: .max,
-            deactivateInMilliseconds: end)
+            feedback: group.question, activateInMilliseconds: .max, deactivateInMilliseconds: end)
         multicast(header, body: [], channel: group.channel, group: group.entry.id)
     }
 
     /// Names the newest transaction to members that heard nothing of it, ever more rarely.
     private func beacon(_ id: UInt32, now: Instant) {
         guard let group = groups[id], group.beaconAt <= now else { return }
+        let open = group.open[group.transaction]
+        // Its rounds have polls of their own, which know whom to ask.
+        guard open?.sender.isInRounds != true else {
+            groups[id]?.beaconAt = now + max(group.beaconPause, group.entry.push.roundTrip)
+            return
+        }
         let pause = min(group.beaconPause * 2, group.entry.push.beaconInterval)
         groups[id]?.beaconPause = pause
         groups[id]?.beaconAt = now + pause
-        let wait = UInt16(clamping: group.entry.push.roundTrip.wholeMilliseconds)
-        let header = TransactionHeader(
-            kind: .beacon, group: id, epoch: group.rekeySA.epoch, transaction: group.transaction,
-            feedback: FeedbackRequest(mode: .none, nackWaitMilliseconds: wait), activateInMilliseconds: 0,
-            deactivateInMilliseconds: 0)
-        multicast(header, body: [], channel: group.channel, group: id)
+        let header =
+            open?.sender.beacon(feedback: group.question, now: now)
+            ?? TransactionHeader(
+                kind: .beacon, group: id, epoch: group.rekeySA.epoch, transaction: group.transaction,
+                feedback: group.question, activateInMilliseconds: 0, deactivateInMilliseconds: 0)
+        // Who missed a change of the KEK can open nothing newer: while it is under way it is told under the old one.
+        multicast(header, body: [], channel: open?.channel ?? group.channel, group: id)
     }
 
     /// Drops data SAs that are over.

@@ -3,6 +3,7 @@
 internal import Basics
 internal import Cryptography
 internal import FMKE
+internal import KeyTree
 internal import ReliablePush
 internal import Store
 
@@ -35,8 +36,9 @@ extension KeyServer {
             group.names[UInt32(index)] = member.client
         }
         group.data = newDataSAs(for: entry, transaction: group.transaction, activateAt: now, now: now)
+        let treeRecords = try plantTree(of: &group, records: records)
         groups[entry.id] = group
-        outputs.append(.persist(keyRecords(of: group)))
+        outputs.append(.persist(keyRecords(of: group) + treeRecords))
         log(
             .info, "group.created",
             ["group": entry.name, "epoch": "\(rekeySA.epoch)", "members": "\(group.members.count)"])
@@ -134,7 +136,8 @@ extension KeyServer {
         let removeAt = reason == .revocation ? activateAt + group.entry.rollover.keepOld : .distantFuture
         let made = newDataSAs(for: group.entry, transaction: transaction, activateAt: activateAt, now: now)
         var nextRekeySA: RekeySA?
-        if newKEK {
+        // What changes the tree changes the KEK: whoever came or went shall not share one with the others.
+        if newKEK || group.tree?.hasChanges == true {
             let rekeySA = newRekeySA(for: group.entry, epoch: group.rekeySA.epoch + 1)
             guard let channel = try? seal(with: rekeySA, for: id) else {
                 throw .cryptography
@@ -144,9 +147,8 @@ extension KeyServer {
             group.kekExpiresAt = now + group.entry.kekLifetime
             group.kekRekeyAt = now + Self.share(of: group.entry.kekLifetime)
         }
-        let body = try updateBody(group, made: made, rekeySA: nextRekeySA, reason: reason)
-        // One datagram has it all, for every member that there is or may be.
-        let parts = body.isEmpty ? [] : [PushPart(body: body, members: 0...UInt32(clamping: group.entry.members.count))]
+        let delivery = try delivery(
+            of: transaction, in: &group, made: made.map(\.sa), rekeySA: nextRekeySA, reason: reason, now: now)
         if let nextRekeySA { group.rekeySA = nextRekeySA }
         let tooOld = Set(group.data.map(\.transaction)).sorted().dropLast(Self.generationsKept - 1)
         for index in group.data.indices {
@@ -157,15 +159,17 @@ extension KeyServer {
         }
         group.data += made
         group.transaction = transaction
+        if reason == .revocation { group.lastRevocation = transaction }
         if group.renewal?.reason != .revocation || reason == .revocation { group.renewal = nil }
         group.dataRekeyAt = now + Self.share(of: group.entry.dataLifetime)
         group.beaconPause = .seconds(1)
         group.beaconAt = now + group.entry.push.roundTrip + group.beaconPause
+        // What goes by unicast alone has no use for the old KEK: its COMMIT and its profiles come with the new one.
         open(
-            transaction, in: &group, parts: parts, channel: reason == .revocation ? group.channel : oldChannel,
+            transaction, in: &group, delivery, channel: delivery.parts.isEmpty ? group.channel : oldChannel,
             reason: reason, activateAt: activateAt, removeAt: removeAt, now: now)
         groups[id] = group
-        outputs.append(.persist(keyRecords(of: group)))
+        outputs.append(.persist(keyRecords(of: group) + delivery.records))
         log(
             .info, "rekey.started",
             [
@@ -175,47 +179,9 @@ extension KeyServer {
         return transaction
     }
 
-    /// The plain body of the PUSH; empty when the keys must not travel under the old KEK.
-    private func updateBody(
-        _ group: GroupState, made: [ServerDataSA], rekeySA: RekeySA?, reason: RekeyReason
-    ) throws(CommandError) -> [UInt8] {
-        // Flat revocation: the removed member knows the old KEK, so the others are served one by one.
-        guard reason != .revocation else { return [] }
-        // A member that missed an earlier transaction gets its SAs with this one, as far as they fit: senders go on
-        // with them until this one is activated.
-        let most = configuration.limits.dataAssociationsPerGroup
-        let everybodyHas = group.members.values.filter(\.holdsKeys).map(\.confirmed).min() ?? .max
-        let missed = group.data.filter { $0.transaction > everybodyHas && $0.removeAt == nil }.map(\.sa)
-        var carried = missed.suffix(max(most - made.count, 0))
-        let limit = PushEnvelope.bodySizeLimit(configuration.signingKey.algorithm, limits: configuration.limits)
-        while true {
-            // What is replaced goes without saying (a member lets go of all earlier transactions' SAs); it is said for
-            // those who read the exchange.
-            let replaced = group.data.map(\.sa.spi).filter { spi in !carried.contains { $0.spi == spi } }.suffix(most)
-            let update = KeyUpdate(rekeySA: rekeySA, dataSAs: carried + made.map(\.sa), replaced: Array(replaced))
-            let body: [UInt8]
-            do throws(FMKEError) {
-                body = try update.body(limits: configuration.limits)
-            } catch {
-                throw error == .tooLong || error == .limit ? .tooLarge(group: group.entry.name) : .cryptography
-            }
-            if body.count <= limit {
-                let leftOut = missed.prefix(missed.count - carried.count).map { spiText($0.spi) }
-                if !leftOut.isEmpty {
-                    let spis = leftOut.joined(separator: ",")
-                    log(.warning, "rekey.crowded", ["group": group.entry.name, "left_out": spis])
-                }
-                return body
-            }
-            guard !carried.isEmpty else { throw .tooLarge(group: group.entry.name) }
-            carried.removeFirst()
-        }
-    }
-
     private func open(
-        _ transaction: UInt64, in group: inout GroupState, parts: [PushPart], channel: PushSealer,
-        reason: RekeyReason,
-        activateAt: Instant, removeAt: Instant, now: Instant
+        _ transaction: UInt64, in group: inout GroupState, _ delivery: Delivery, channel: PushSealer,
+        reason: RekeyReason, activateAt: Instant, removeAt: Instant, now: Instant
     ) {
         var reachable: Set<UInt32> = []
         var unreachable: [UInt32] = []
@@ -230,12 +196,13 @@ extension KeyServer {
             }
         }
         var sender = PushSender(
-            group: group.entry.id, epoch: channel.rekeySA.epoch, transaction: transaction, parts: parts,
-            members: reachable.union(unreachable), policy: group.entry.push, experience: group.experience,
+            group: group.entry.id, epoch: channel.rekeySA.epoch, transaction: transaction, parts: delivery.parts,
+            members: reachable.union(unreachable), policy: group.entry.push, experience: group.newestExperience,
             activateAt: activateAt, deactivateAt: removeAt, now: now)
         for member in unreachable { sender.giveUp(member, reason: .unreachable) }
         group.open[transaction] = OpenTransaction(
-            sender: sender, channel: channel, epoch: group.rekeySA.epoch, reason: reason, absent: absent.sorted(),
+            sender: sender, channel: channel, epoch: group.rekeySA.epoch, reason: reason,
+            isMasked: delivery.isMasked, absent: absent.sorted(),
             commitAtPercent: reason == .revocation ? 100 : group.entry.rollover.commitAtPercent)
     }
 }

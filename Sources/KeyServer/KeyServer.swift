@@ -141,9 +141,12 @@ public final class KeyServer {
             guard let removed = groups[id]?.members.removeValue(forKey: name), let entry = groups[id]?.entry else {
                 continue
             }
+            let heldKeys = takeOutOfTree(removed, of: id)
             for key in groups[id]?.open.keys.sorted() ?? [] {
                 groups[id]?.open[key]?.sender.giveUp(removed.index, reason: .revoked)
-                // The new profiles carry its keys along; a repair would go under a KEK that the removed client knows.
+                // What comes for this revocation brings its keys along; a repair would go under a KEK that the removed
+                // client knows.
+                guard heldKeys, groups[id]?.open[key]?.isMasked == false else { continue }
                 groups[id]?.open[key]?.sender.leaveMulticast(now: now)
             }
             do {

@@ -21,6 +21,8 @@ public enum ServerOutput: Sendable {
 /// Why a group's keys change.
 public enum RekeyReason: String, Sendable, Hashable, Codable {
     case commanded, scheduled, revocation
+    /// Newcomers, in a group with backward secrecy.
+    case joined
     /// A sender said that a volume or its sequence numbers near their end.
     case volume
     /// A sender came back without its counters, so its SAs cannot go on.
@@ -57,6 +59,8 @@ public struct VerdictReport: Sendable, Hashable, Codable {
     public var seconds: Double
     public var rounds: Int
     public var datagrams: Int
+    /// Of all these, as UDP payload.
+    public var multicastOctets: Int
     public var negativeAcknowledgements: Int
     public var unicasts: Int
 }

@@ -3,6 +3,7 @@
 public import Basics
 internal import FMKE
 internal import IKEv1
+internal import KeyTree
 internal import Cryptography
 internal import ReliablePush
 
@@ -19,6 +20,17 @@ public struct ServerSnapshot: Sendable, Codable {
         public var isCurrent: Bool
         public var holdsKeys: Bool
     }
+    /// A group's key tree.
+    public struct Tree: Sendable, Codable, Hashable {
+        public var members: Int
+        /// Levels above the leaves: a member holds so many keys and one.
+        public var height: Int
+        public var backwardSecrecy: Bool
+        /// The last change that went out by multicast: its transaction, and what it took once over.
+        public var updateTransaction: UInt64?
+        public var updateOctets: Int?
+        public var updateDatagrams: Int?
+    }
     public struct Group: Sendable, Codable {
         public var name: String
         public var id: UInt32
@@ -32,6 +44,9 @@ public struct ServerSnapshot: Sendable, Codable {
         public var nextDataRekeySeconds: Double
         public var nextKEKRekeySeconds: Double
         public var lastVerdict: VerdictReport?
+        public var revocation: RevocationMethod
+        /// With revocation `lkh`.
+        public var tree: Tree?
     }
     public struct Client: Sendable, Codable {
         public var name: String
@@ -105,7 +120,14 @@ extension KeyServer {
                     isCurrent: member.confirmed == group.transaction, holdsKeys: member.holdsKeys)
             },
             nextDataRekeySeconds: (group.dataRekeyAt - now).inSeconds,
-            nextKEKRekeySeconds: (group.kekRekeyAt - now).inSeconds, lastVerdict: group.lastVerdict)
+            nextKEKRekeySeconds: (group.kekRekeyAt - now).inSeconds, lastVerdict: group.lastVerdict,
+            revocation: group.entry.revocation,
+            tree: group.tree.map {
+                ServerSnapshot.Tree(
+                    members: $0.memberCount, height: $0.height, backwardSecrecy: group.entry.backwardSecrecy,
+                    updateTransaction: group.treeUpdate?.transaction, updateOctets: group.treeUpdate?.octets,
+                    updateDatagrams: group.treeUpdate?.datagrams)
+            })
     }
 
     private func describe(_ client: ClientState, now: Instant) -> ServerSnapshot.Client {

@@ -28,13 +28,33 @@ extension KeyTreeServer {
         do {
             defer { pass.finish() }
             pass.startAtLeaves(left: left, joined: joined)
-            for level in 1...height { try pass.climb(to: level) }
+            if height == announcedHeight, pass.isPath {
+                try pass.climbPath()
+            } else {
+                for level in 1...height { try pass.climb(to: level) }
+            }
         }
         announcedHeight = height
         // When nobody listens, or nobody has anything to do, members stay where they are.
         let update = pass.update(follows: transaction)
         if update != nil || !pass.hasListeners { transaction = number }
         return Commit(update: update, changed: pass.changed, left: left, joined: joined)
+    }
+
+    /// Gives newcomers their keys without a transaction, where nobody else's key changes by it: in a tree without
+    /// backward secrecy that does not grow. There is nothing to tell the others, and the keys still are those of the
+    /// last transaction. Who is about to leave stays until `commit`.
+    /// - Returns: the nodes that have new keys, in no particular order: what to store.
+    ///
+    /// Throws `stale`, and changes nothing, when only `commit` will do.
+    public func admit() throws(KeyTreeError) -> [NodeID] {
+        guard !parameters.backwardSecrecy, height == announcedHeight, !joining.overlaps(leaving) else { throw .stale }
+        extend()
+        var pass = CommitPass(server: self, transaction: transaction, hasLeavers: false)
+        defer { pass.finish() }
+        pass.startAtLeaves(left: [], joined: joining.takeAll())
+        for level in 1...height { try pass.climb(to: level) }
+        return pass.changed
     }
 }
 
@@ -126,9 +146,10 @@ private struct CommitPass {
         if isNew, below.first.map({ Int($0.index) / degree }) != 0 {
             // Nothing changed below, but the members do not know this node yet.
             let node = ChangedNode(index: 0, isReplaced: false, listeners: present[0], replaced: 0, stepped: 0)
-            try settle(
-                level, keys, children, TouchedNode(index: 0), node, newcomers: 0, isNew: true, isRoot: isRoot,
-                &present[0])
+            touched.append(
+                try settle(
+                    level, keys, children, TouchedNode(index: 0), node, newcomers: 0, isNew: true, isRoot: isRoot,
+                    &present[0]))
         }
         var position = 0
         while position < below.count {
@@ -148,10 +169,38 @@ private struct CommitPass {
                 node.hasLeavers = node.hasLeavers || child.hasLeavers
                 position += 1
             }
-            try settle(
-                level, keys, children, node, change, newcomers: newcomers, isNew: isNew && index == 0, isRoot: isRoot,
-                &present[index])
+            touched.append(
+                try settle(
+                    level, keys, children, node, change, newcomers: newcomers, isNew: isNew && index == 0,
+                    isRoot: isRoot, &present[index]))
         }
+    }
+
+    /// One slot changes in a tree that did not grow: on every level there is one node, so no lists are needed.
+    var isPath: Bool { touched.count == 1 }
+
+    /// All of `climb` for such a tree.
+    mutating func climbPath() throws(KeyTreeError) {
+        var below = touched[0]
+        var children = keys[0]
+        for level in 1...height {
+            plan.begin(level: level)
+            let keys = self.keys[level]
+            let index = Int(below.index) / degree
+            let bit = ChildMask.child(Int(below.index) - index * degree)
+            var node = TouchedNode(index: UInt32(truncatingIfNeeded: index))
+            node.hasLeavers = below.hasLeavers
+            var present = self.present[level][index]
+            let change = ChangedNode(
+                index: node.index, isReplaced: false, listeners: below.hasListeners ? present : present & ~bit,
+                replaced: below.isReplaced ? bit : 0, stepped: below.isStepped ? bit : 0)
+            below = try settle(
+                level, keys, children, node, change, newcomers: below.hasNewcomers ? bit : 0, isNew: false,
+                isRoot: level == height, &present)
+            self.present[level][index] = present
+            children = keys
+        }
+        touched[0] = below
     }
 
     /// Decides what becomes of one node, and does it.
@@ -159,7 +208,7 @@ private struct CommitPass {
     private mutating func settle(
         _ level: Int, _ keys: KeyTable, _ children: KeyTable, _ node: TouchedNode, _ change: ChangedNode,
         newcomers: ChildMask, isNew: Bool, isRoot: Bool, _ present: inout ChildMask
-    ) throws(KeyTreeError) {
+    ) throws(KeyTreeError) -> TouchedNode {
         var (node, change) = (node, change)
         present = change.listeners | newcomers
         node.hasListeners = change.listeners != 0
@@ -171,15 +220,14 @@ private struct CommitPass {
         } else if node.hasNewcomers && steps {
             node.isStepped = true
         }
-        touched.append(node)
-        guard node.isReplaced || node.isStepped else { return }
+        guard node.isReplaced || node.isStepped else { return node }
         change.isReplaced = node.isReplaced
         plan.append(change)
         let id = NodeID(level: level, index: Int(node.index))
         changed.append(id)
         guard change.isReplaced else {
             prf.derive(from: keys, at: id.index, Purpose.step.block(id, transaction), into: keys, at: id.index)
-            return
+            return node
         }
         // The new key, then its copies for the children that it does not come from.
         let first = id.index * degree
@@ -196,6 +244,7 @@ private struct CommitPass {
                 keys, at: id.index, with: children, first + rest.lowest, Purpose.wrap.block(id, transaction), prf: prf)
             rest &= rest - 1
         }
+        return node
     }
 
     /// The key of a node nobody listens below: a new one for newcomers, none otherwise.

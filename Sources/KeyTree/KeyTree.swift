@@ -19,6 +19,8 @@ public enum KeyTreeError: Error, Hashable, Sendable {
     case stale
     /// A slot without a member, or one whose keys are not there yet.
     case noMember
+    /// A slot that somebody sits in, or is about to.
+    case taken
     /// The tree has as many slots as it can have.
     case full
     /// A limit on the octets of a slice that leaves no room for what one member needs.

@@ -27,7 +27,8 @@ public final class KeyTreeServer {
     var used = 0
     /// What there is room for.
     private var extended = 0
-    /// Slots below `used` without a member, and those about to lose theirs: the lowest is taken first.
+    /// Slots below `used` without a member, and those about to lose theirs: the lowest is taken first. Some are taken
+    /// already, by `join(at:)`: who takes one from here looks.
     var free = SlotQueue()
     /// The height that members know of.
     var announcedHeight = 1
@@ -74,17 +75,50 @@ public final class KeyTreeServer {
     ///
     /// Throws `full`.
     public func join() throws(KeyTreeError) -> UInt32 {
-        let slot: Int
-        if let lowest = free.takeLowest() {
-            slot = Int(lowest)
-        } else {
-            if used == capacity { try grow() }
-            slot = used
-            used += 1
+        while let lowest = free.takeLowest() {
+            guard isFree(Int(lowest)) else { continue }
+            note(Int(lowest))
+            return lowest
         }
+        if used == capacity { try grow() }
+        used += 1
+        note(used - 1)
+        return UInt32(used - 1)
+    }
+
+    /// Takes in a member at a slot of the caller's choosing, for callers that number their members themselves.
+    ///
+    /// Throws `taken`, or `full` for a slot that no tree of this degree has.
+    public func join(at slot: UInt32) throws(KeyTreeError) {
+        let place = Int(slot)
+        guard place < Shape.slotLimit else { throw .full }
+        try reserve(slots: place + 1)
+        if place >= used {
+            for skipped in used..<place { free.insert(UInt32(skipped)) }
+            used = place + 1
+        } else {
+            guard isFree(place) else { throw .taken }
+        }
+        note(place)
+    }
+
+    /// Lets the tree grow now to have so many slots. Members must be told of a tree that grows; before there are any,
+    /// it costs nothing. Throws `full`.
+    public func reserve(slots: Int) throws(KeyTreeError) { while capacity < slots { try grow() } }
+
+    /// Whether somebody is about to get this slot at the next `commit`.
+    public func isNewcomer(_ slot: UInt32) -> Bool { joining.contains(Int(slot)) }
+
+    /// Whether anything was noted that the next `commit` will do.
+    public var hasChanges: Bool { !joining.isEmpty || !leaving.isEmpty }
+
+    private func isFree(_ slot: Int) -> Bool {
+        !joining.contains(slot) && (!isMember(UInt32(slot)) || leaving.contains(slot))
+    }
+
+    private func note(_ slot: Int) {
         joining.insert(slot)
         memberCount += 1
-        return UInt32(slot)
     }
 
     /// Lets go of a member, or of a newcomer that has no keys yet. Throws `noMember`.
@@ -146,24 +180,38 @@ struct SlotSet {
     private var words: [UInt64] = []
     private var list: [UInt32] = []
 
+    /// Those in the set, without what was put in twice or taken out again.
+    private var count = 0
+
+    var isEmpty: Bool { count == 0 }
+
     func contains(_ slot: Int) -> Bool { slot >> 6 < words.count && words[slot >> 6] >> UInt64(slot & 63) & 1 == 1 }
 
     mutating func insert(_ slot: Int) {
         if slot >> 6 >= words.count {
             words.append(contentsOf: repeatElement(0, count: slot >> 6 + 1 - words.count))
         }
+        if words[slot >> 6] >> UInt64(slot & 63) & 1 == 0 { count += 1 }
         words[slot >> 6] |= 1 << UInt64(slot & 63)
         list.append(UInt32(truncatingIfNeeded: slot))
     }
 
     mutating func remove(_ slot: Int) {
         guard contains(slot) else { return }
+        count -= 1
         words[slot >> 6] &= ~(1 << UInt64(slot & 63))
+    }
+
+    func overlaps(_ other: SlotSet) -> Bool {
+        !isEmpty && !other.isEmpty && list.contains { contains(Int($0)) && other.contains(Int($0)) }
     }
 
     /// All of them in ascending order; the set is empty afterwards.
     mutating func takeAll() -> [UInt32] {
-        defer { list.removeAll(keepingCapacity: list.count < 1_024) }
+        defer {
+            list.removeAll(keepingCapacity: list.count < 1_024)
+            count = 0
+        }
         var slots: [UInt32] = []
         if list.count > words.count / 16 {
             slots.reserveCapacity(list.count)

@@ -40,6 +40,8 @@ struct MemberTable: Sendable {
         case asking = 0x20
         /// Asked for something in any round.
         case lacked = 0x40
+        /// Was sent its profile while the rounds went on.
+        case profiled = 0x80
     }
 
     private static let fateMask: UInt8 = 0x0f

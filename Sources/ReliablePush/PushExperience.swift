@@ -19,6 +19,8 @@ public struct PushExperience: Sendable, Hashable {
     private static let lossRange = 1e-6...0.6
     /// Transactions that one transaction is weighed against on the way down.
     private static let inertia = 7.0
+    /// So many of those who asked may be expected to miss the repair: another round costs more than one datagram more.
+    private static let repairTolerance = 0.1
     /// Copies of one datagram, and parity of a block beyond three times its data, at most.
     private static let extraMost = 12
 
@@ -36,7 +38,7 @@ public struct PushExperience: Sendable, Hashable {
     /// How many datagrams a repair sends to `losers` members of which each needs `needed`.
     static func repair(needed: Int, losers: Double, loss: Double) -> Int {
         let loss = min(max(loss, lossRange.lowerBound), lossRange.upperBound)
-        let extra = extra(dataCount: needed, atLeast: 0, most: most(needed), tolerance: 1) { extra in
+        let extra = extra(dataCount: needed, atLeast: 0, most: most(needed), tolerance: repairTolerance) { extra in
             losers * tail(trials: needed + extra, atLeast: extra + 1, probability: loss)
         }
         return needed + extra
@@ -56,7 +58,7 @@ public struct PushExperience: Sendable, Hashable {
         let expected =
             loss.map { Self.missing(dataCount: k, extra: extra, members: count, loss: $0) }
             ?? Self.tolerance(members: members) / 2
-        if losers > count / 2 {
+        if losers > count * PushSender.outageShare {
             // The transmission failed as a whole, perhaps at its source. That is no loss rate; one more will do.
             var raised = loss ?? Self.loss(leaving: expected, dataCount: k, extra: extra, members: count)
             while raised < Self.lossRange.upperBound,

@@ -31,6 +31,10 @@ public struct PushPolicy: Sendable, Hashable {
     public var feedback = FeedbackPolicy.all
     /// NACKs wanted from one round at most.
     public var nackTarget = 20
+    /// Ask at once as large a share of those who lack something as experience says. That saves those few a round trip,
+    /// and floods the return channel when an outage left everybody without; without it the first question of a
+    /// transaction goes to no more than the return channel carries in a round trip.
+    public var trustsExperience = false
     /// Modes census and none: how long after the start members may take to confirm by what they send anyway.
     public var confirmWithin: Duration = .seconds(120)
     /// Multicast repair rounds before unicast.

@@ -44,7 +44,7 @@ public struct PushReceiver: Sendable {
     /// The round of the newest transaction for which it is decided whether and when to ask for what is missing.
     private var decidedRound: UInt8?
     private var nackCount: UInt8 = 0
-    /// Our slot is over and we had to say that something is missing: say so when it has come.
+    /// We said that something is missing, and no slot of ours is to come: say so when it is there.
     private var owesAnswer = false
     /// k of the newest transaction's blocks as far as we know.
     private var blockSize: UInt8 = 1
@@ -110,7 +110,7 @@ public struct PushReceiver: Sendable {
             guard header.transaction > complete else { return .nothing }
             let bodies = collect(header, body: body)
             guard !bodies.isEmpty else { return .nothing }
-            if owesAnswer, header.transaction >= asked {
+            if owesAnswer {
                 owesAnswer = false
                 let wait = Duration.milliseconds(Int64(header.feedback.nackWaitMilliseconds))
                 reportAt = min(reportAt, now + duration(below: wait))
@@ -150,7 +150,8 @@ public struct PushReceiver: Sendable {
             nackAt = .distantFuture
             return .report
         }
-        if asked == newest, reportAt == .distantFuture { owesAnswer = true }
+        // Whoever asks for something says when it has come; before a slot of its own it need not.
+        if reportAt == .distantFuture { owesAnswer = true }
         // What was asked for may get lost as well: ask again, ever more slowly.
         nackCount = min(nackCount + 1, 5)
         let pause = Duration.seconds(2) * (1 << Int(nackCount))
@@ -240,7 +241,8 @@ public struct PushReceiver: Sendable {
     private mutating func scheduleNACK(_ header: TransactionHeader, now: Instant) {
         guard header.transaction == newest, newest > complete else { return }
         let round = header.feedback.round
-        let isPoll = (header.kind == .beacon || header.kind == .commit) && nackAt == .distantFuture
+        // Of BEACONs and COMMITs outside the rounds each is a new question.
+        let isPoll = round == .max && nackAt == .distantFuture
         guard decidedRound != round || isPoll else { return }
         decidedRound = round
         guard UInt16(truncatingIfNeeded: next() >> 32) <= header.feedback.nackShare else {

@@ -13,11 +13,10 @@ extension PushSender {
     private static let roundsMost: UInt8 = 250
     /// Repairs by multicast at most, however many members still lack something.
     private static let repairsMost = 16
-    /// With one copy of one datagram, a loss at the source leaves everybody without. From so many times the wanted
-    /// NACKs on, members are asked as carefully as without experience.
-    private static let fragileFactor = 64
-    /// Of a member set with holes, the slots are this much more than the members: two may share one.
-    private static let looseSlots = (numerator: 5, denominator: 4, spare: 4)
+    /// While nothing is known.
+    private static let unknownLoss = 0.05
+    /// When more than this share of all lacks something, the transmission failed at its source.
+    static let outageShare = 0.25
 
     // MARK: Sending
 
@@ -46,13 +45,19 @@ extension PushSender {
         return learned.expected(dataCount: block.dataCount, extra: block.extra, members: members.count)
     }
 
+    /// The share that leads to the wanted number of NACKs, if the channel is what it was; nil without experience.
+    private var experiencedShare: Double? {
+        expectedLosers.map { min(1, Double(max(policy.nackTarget, 1)) / max($0, 1)) }
+    }
+
+    /// So few that even if everybody lacked it the answers would fit the return channel: the wanted number, or, with
+    /// experience, as many as it carries in a round trip.
     private func firstShare(_ count: Int) -> Double {
         let target = Double(max(policy.nackTarget, 1))
-        let careful = target / Double(max(count, 1))
-        guard policy.adapts, let expected = expectedLosers else { return min(1, careful) }
-        let isFragile = blocks.count == 1 && blocks[0].dataCount + blocks[0].extra == 1
-        if isFragile, count > policy.nackTarget * Self.fragileFactor { return min(1, careful) }
-        return min(1, target / max(expected, 1))
+        guard let experiencedShare else { return min(1, target / Double(max(count, 1))) }
+        let carried = max(target, policy.roundTrip.inSeconds / policy.slot.inSeconds)
+        let careful = carried / Double(max(count, 1))
+        return policy.trustsExperience ? experiencedShare : min(experiencedShare, careful)
     }
 
     /// Long enough that the NACKs expected fit the return channel one after the other.
@@ -64,7 +69,7 @@ extension PushSender {
 
     /// Begins a round with these datagrams. A BEACON follows where somebody may hear none of them.
     private mutating func start(_ datagrams: [Planned], asks: Bool, now: Instant) {
-        nackers = []
+        forgetNACKs()
         findUnconfirmed()
         plan = datagrams
         let isThin = blocks.contains { $0.dataCount == 1 } || round > 0
@@ -72,19 +77,38 @@ extension PushSender {
             plan.append(.poll(asks: asks))
         } else {
             rounds += 1
-            if isThin { plan.append(.poll(asks: false)) }
+            if isThin { for _ in 0..<pollCount() { plan.append(.poll(asks: false)) } }
         }
         planned = 0
-        slots = asks ? answeringSlots() : 0
+        slots = asks ? askedNow().slots : 0
         let largest = blocks.flatMap { $0.parts }.map(\.body.count).max() ?? 0
         let pace = policy.serialisation(of: largest + Self.overheadOctets)
         gap = max(pace, Self.spacing(of: datagrams.count, data: dataCount(in: datagrams), spread: policy.spread))
-        (sendAt, answerAt) = (now, now + gap * (plan.count - 1))
+        pollGap = max(policy.serialisation(of: Self.overheadOctets), min(gap, policy.spread / 2))
+        let polls = datagrams.isEmpty ? 0 : plan.count - datagrams.count
+        (sendAt, answerAt) = (now, now + gap * max(datagrams.count - 1, 0) + pollGap * polls)
         nackBy = answerAt + nackWait + policy.roundTrip + PushPolicy.guardTime
         if slots > 0 {
             slotsBy = answerAt + policy.slot * Int(slots) + policy.roundTrip + PushPolicy.guardTime
         }
         state = .sending
+    }
+
+    private mutating func forgetNACKs() {
+        for position in nackers { members.forget(.asking, position) }
+        nackers = []
+        for index in blocks.indices { blocks[index].forgetRequests() }
+    }
+
+    /// BEACONs are lost as well: so many that not one in twenty of those who lack something misses them all.
+    private func pollCount() -> Int {
+        let loss = min(learned.loss ?? Self.unknownLoss, 0.3)
+        var (count, missed) = (1, max(expectedLosers ?? 1, 1) * loss)
+        while missed > 0.05 {
+            count += 1
+            missed *= loss
+        }
+        return count
     }
 
     private func dataCount(in datagrams: [Planned]) -> Int {
@@ -112,6 +136,7 @@ extension PushSender {
         let next = plan[planned]
         planned += 1
         sendAt = now + gap
+        if planned < plan.count, case .poll = plan[planned] { sendAt = now + pollGap }
         if planned == plan.count {
             state = .collecting
             // Late datagrams make late answers.
@@ -200,23 +225,30 @@ extension PushSender {
         }
     }
 
-    /// As many slots as members are asked where they have consecutive indices; where they have not, some more than
-    /// members, or one for each index if that is less.
-    private func answeringSlots() -> UInt32 {
+    /// How many are asked, and the slots that takes: one for each index from the first to the last of them, since those
+    /// in between answer as well, whether they have confirmed or not.
+    private func askedNow() -> (members: Int, slots: UInt32) {
         var (count, first, last) = (0, UInt32.max, UInt32.min)
         for position in members.positions where members.isUnconfirmed(position) && isAsked(position) {
             let member = members.member(at: position)
             (count, first, last) = (count + 1, min(first, member), max(last, member))
         }
-        guard count > 0 else { return 0 }
+        guard count > 0 else { return (0, 0) }
         var modulus: UInt32 = 1
         if case .census(let classes) = policy.feedback { modulus = UInt32(max(classes, 1)) }
         let width = UInt64(last / modulus - first / modulus) + 1
-        let loose = Self.looseSlots
-        let enough = UInt64(count) * UInt64(loose.numerator) / UInt64(loose.denominator) + UInt64(loose.spare)
-        // No longer than a header can say.
+        // No longer than a header can say; then several share a slot.
         let longest = UInt64(UInt32.max) * 1_000 / UInt64(policy.slotMicroseconds)
-        return UInt32(clamping: max(min(width, enough, longest), 1))
+        return (count, UInt32(clamping: max(min(width, longest), 1)))
+    }
+
+    /// To ask again costs an answer of everybody in the range. So it is done where that is soon over, or where many of
+    /// them are silent; few of many are rather served by unicast.
+    private var mayAskAgain: Bool {
+        guard confirmRounds < policy.repairRounds, round < Self.roundsMost else { return false }
+        let asked = askedNow()
+        guard asked.members > policy.unicastBelow else { return false }
+        return policy.slot * Int(asked.slots) <= policy.roundTrip * 2 || asked.members * 4 >= Int(asked.slots)
     }
 
     func block(of member: UInt32) -> Int? {
@@ -233,7 +265,9 @@ extension PushSender {
         if !nackers.isEmpty { next = min(next, repairAt) }
         if !isNACKOver, nackers.isEmpty { next = min(next, nackBy) }
         if let slotsBy { next = min(next, slotsBy) }
-        if isNACKOver, slotsBy == nil, nackers.isEmpty { next = min(next, confirmBy ?? startedAt) }
+        if isNACKOver, slotsBy == nil, nackers.isEmpty {
+            next = min(next, confirmBy.map { min($0, stepAt) } ?? startedAt)
+        }
         return next
     }
 
@@ -249,7 +283,7 @@ extension PushSender {
 
     mutating func collect(now: Instant) -> Action? {
         if !direct.isEmpty, directAt <= now { return unicastDirectly(now: now) }
-        if !nackers.isEmpty, repairAt <= now {
+        if !nackers.isEmpty, repairAt <= now || slotsBy.map({ $0 <= now }) == true {
             repair(now: now)
         } else if !isNACKOver, nackers.isEmpty, nackBy <= now {
             if share < 1, round < Self.roundsMost {
@@ -269,8 +303,9 @@ extension PushSender {
     /// Nobody of a part of those who lack something answered: asks a larger part.
     private mutating func askMore(now: Instant) {
         round += 1
-        share = min(1, share * Self.shareGrowth)
-        nackWait = wait(expected: nil)
+        // Nothing of what experience does not know: it may be trusted now.
+        share = max(min(1, share * Self.shareGrowth), experiencedShare ?? 0)
+        nackWait = wait(expected: expectedLosers)
         let open = slotsBy
         start([], asks: false, now: now)
         slotsBy = open
@@ -282,16 +317,14 @@ extension PushSender {
         let estimate = max(Double(asked) / actualShare, 1)
         if losers == nil { losers = estimate } else { losers = max(losers ?? 0, Double(lackedCount)) }
         let isSettled = share >= 1
-        for position in nackers { members.forget(.asking, position) }
         let byUnicast =
-            isSettled && asked <= policy.unicastBelow
+            estimate <= Double(policy.unicastBelow)
             || repairs >= policy.repairRounds && estimate <= Double(policy.nackTarget)
             || repairs >= Self.repairsMost || round >= Self.roundsMost
         if byUnicast {
             if direct.isEmpty { directAt = now }
             direct += nackers
-            nackers = []
-            for index in blocks.indices { blocks[index].forgetRequests() }
+            forgetNACKs()
             if isSettled { isNACKOver = true }
             return
         }
@@ -301,18 +334,17 @@ extension PushSender {
         for index in blocks.indices where blocks[index].needed > 0 {
             let losers = estimate * Double(blocks[index].asking) / Double(asked)
             datagrams += mend(index, losers: losers, loss: loss, isSettled: isSettled)
-            blocks[index].forgetRequests()
         }
         // Where answering slots are over the repair asks again; else it comes in between and leaves them as they are.
         let open = slotsBy.flatMap { $0 - now > policy.roundTrip ? $0 : nil }
-        let asks = slotsBy != nil && open == nil && confirmRounds < policy.repairRounds
+        let asks = slotsBy != nil && open == nil && mayAskAgain
         if asks { confirmRounds += 1 }
+        slotsBy = open
         share = asked < Self.fewNACKs && !isSettled ? min(1, share * Self.shareGrowth) : 1
         isNACKOver = false
         nackWait = wait(expected: nil)
         round += 1
         start(datagrams, asks: asks, now: now)
-        if let open { slotsBy = open }
     }
 
     /// What a block's members are sent that asked: parity for the one that needs most; or, where that is less, the very
@@ -334,10 +366,10 @@ extension PushSender {
 
     /// The loss to reckon with, now that so many lacked something.
     private func lossNow(_ estimate: Double) -> Double {
-        let known = learned.loss ?? 0.05
+        let known = learned.loss ?? Self.unknownLoss
         guard let block = blocks.max(by: { $0.dataCount < $1.dataCount }) else { return known }
         // When most lack it the transmission failed at its source; that says nothing of the next one.
-        guard round == 0 || repairs <= 1, estimate <= Double(members.count) / 2 else { return known }
+        guard repairs <= 1, estimate <= Double(members.count) * Self.outageShare else { return known }
         let expected = expectedLosers ?? PushExperience.tolerance(members: members.count)
         guard estimate >= 3 + 3 * expected else { return known }
         return max(
@@ -349,11 +381,7 @@ extension PushSender {
     /// All answers that slots were given for are here.
     private mutating func endOfSlots(now: Instant) {
         slotsBy = nil
-        let silent = members.positions.count { members.isUnconfirmed($0) && isAsked($0) }
-        guard silent > policy.unicastBelow, confirmRounds < policy.repairRounds, round < Self.roundsMost else {
-            isNACKOver = true
-            return
-        }
+        guard mayAskAgain else { return }
         confirmRounds += 1
         // They lack it, or their answer got lost. Of one datagram the repetition asks as well as a BEACON would.
         var datagrams: [Planned] = []
@@ -368,8 +396,18 @@ extension PushSender {
         let until = startedAt + policy.confirmWithin
         if policy.feedback == .all || until <= now {
             beginUnicast(now: now)
-        } else {
+        } else if confirmBy == nil || stepAt <= now && round >= Self.roundsMost {
             confirmBy = until
+            stepAt = now + pollPause
+        } else if stepAt <= now {
+            // Who was out of reach all the time learns of it now.
+            pollPause = min(pollPause * 2, policy.beaconInterval)
+            stepAt = now + pollPause
+            isNACKOver = false
+            share = firstShare(members.unconfirmedCount)
+            nackWait = wait(expected: nil)
+            round += 1
+            start([], asks: false, now: now)
         }
     }
 }

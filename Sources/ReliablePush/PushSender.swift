@@ -66,6 +66,7 @@ public struct PushSender: Sendable {
     var plan: [Planned] = []
     var planned = 0
     var gap: Duration = .zero
+    var pollGap: Duration = .zero
     var sendAt: Instant
     /// When answers begin, as all datagrams of the round say.
     var answerAt: Instant
@@ -95,6 +96,9 @@ public struct PushSender: Sendable {
     /// Members that are served by unicast while the rounds go on.
     var direct: [Int] = []
     var directAt: Instant
+    /// Between the polls of the wait.
+    var pollPause: Duration = .seconds(1)
+    /// How far unicast or probing is; when its next step, or the next poll of the wait, is due.
     var cursor = 0
     var stepAt: Instant
     var unicastRounds = 0
@@ -153,7 +157,7 @@ public struct PushSender: Sendable {
     /// What this transaction taught, on top of what was known when it began: for the next one.
     public var experience: PushExperience {
         var result = learned
-        guard policy.adapts, let losers, let block = blocks.max(by: { $0.dataCount < $1.dataCount }) else {
+        guard let losers, let block = blocks.max(by: { $0.dataCount < $1.dataCount }) else {
             return result
         }
         // If nobody answered at all, the silence of those who lack something proves nothing.
@@ -224,7 +228,9 @@ public struct PushSender: Sendable {
         case .sending, .collecting:
             state = .unicasting(isAsked: true)
             unicastRounds = 1
-            stepAt = now + policy.roundTrip * Self.profileRoundTrips
+            stepAt =
+                now + policy.serialisation(of: Self.profileOctets) * members.unconfirmedCount
+                + policy.roundTrip * Self.profileRoundTrips
         case .unicasting, .probing, .ending, .ended: break
         }
     }
@@ -232,7 +238,21 @@ public struct PushSender: Sendable {
     /// Moves the activation to an earlier instant and gives the COMMIT that says so.
     public mutating func commit(activateAt instant: Instant, now: Instant) -> TransactionHeader {
         activateAt = min(activateAt, instant)
-        return header(.commit, feedback: FeedbackRequest(mode: .none, nackShare: wireShare), now: now)
+        return header(.commit, feedback: FeedbackRequest(mode: .none, round: .max, nackShare: wireShare), now: now)
+    }
+
+    /// Are there multicasts to come that ask who lacks something? A BEACON of others would only disturb.
+    public var isInRounds: Bool {
+        switch state {
+        case .sending: true
+        case .collecting: !isNACKOver || policy.feedback != .all
+        case .unicasting, .probing, .ending, .ended: false
+        }
+    }
+
+    /// A BEACON that names this transaction, outside its rounds.
+    public func beacon(feedback: FeedbackRequest, now: Instant) -> TransactionHeader {
+        header(.beacon, feedback: feedback, now: now)
     }
 
     // MARK: Outputs
@@ -283,13 +303,15 @@ public struct PushSender: Sendable {
     }
 
     /// The next unconfirmed members, at most so many.
-    private mutating func batch(_ most: Int) -> [UInt32] {
+    private mutating func batch(_ most: Int, _ isMeant: (MemberTable, Int) -> Bool = { _, _ in true }) -> [UInt32] {
         var result: [UInt32] = []
-        while cursor < members.positions.upperBound, result.count < most {
-            if members.isUnconfirmed(cursor) { result.append(members.member(at: cursor)) }
+        while cursor < members.positions.upperBound {
+            if members.isUnconfirmed(cursor), isMeant(members, cursor) {
+                guard result.count < most else { break }
+                result.append(members.member(at: cursor))
+            }
             cursor += 1
         }
-        while cursor < members.positions.upperBound, !members.isUnconfirmed(cursor) { cursor += 1 }
         return result
     }
 
@@ -300,7 +322,8 @@ public struct PushSender: Sendable {
             (cursor, stepAt) = (0, now)
             return nil
         }
-        let batch = batch(Self.profilesAtOnce)
+        let isFirst = unicastRounds == 1
+        let batch = batch(Self.profilesAtOnce) { !isFirst || !$0.has(.profiled, $1) }
         unicasts += batch.count
         if cursor < members.positions.upperBound {
             stepAt = now + policy.serialisation(of: Self.profileOctets) * batch.count
@@ -317,6 +340,7 @@ public struct PushSender: Sendable {
         direct.removeFirst(min(direct.count, Self.profilesAtOnce))
         directAt = now + policy.serialisation(of: Self.profileOctets) * batch.count
         unicasts += batch.count
+        for position in batch { members.note(.profiled, position) }
         return batch.isEmpty ? nil : .unicast(batch.map { members.member(at: $0) })
     }
 

@@ -9,6 +9,7 @@ internal import ReliablePush
 struct GroupReader {
     static let keys = [
         "name", "id", "control", "flows", "suite", "members", "lifetime", "rollover", "push", "revocation",
+        "backward-secrecy",
     ]
     private static let flowKeys = ["source", "destination", "protocol", "source-port", "destination-port"]
     private static let memberKeys = ["client", "role"]
@@ -236,7 +237,7 @@ struct GroupReader {
             entry.rollover.commitAtPercent = rollover.optional("commit-at", .percent)
         }
         if let push = group.mapping("push", keys: Self.pushKeys) { Self.readPush(push, into: &entry.push) }
-        entry.revocation = group.optional("revocation", Scalar<RevocationMethod>.word, default: .flat)
+        readRevocation(of: group, into: &entry)
         let least = entry.rollover.activateAfter * Self.activationsPerLifetime
         for (key, value) in [("data", entry.dataLifetime), ("kek", entry.kekLifetime)] where value < least {
             problems.add(
@@ -246,14 +247,38 @@ struct GroupReader {
         }
     }
 
+    private func readRevocation(of group: MappingReader, into entry: inout GroupEntry) {
+        let method = group.optional("revocation", Scalar<RevocationMethod>.word)
+        entry.backwardSecrecy = group.optional("backward-secrecy", Scalar<Bool>.truth, default: false)
+        // It is a word on the method as well: only the tree can do it.
+        let standard = entry.backwardSecrecy ? .lkh : RevocationMethod.standard(members: entry.members.count)
+        entry.revocation = method ?? standard
+        if entry.backwardSecrecy, method == .flat {
+            problems.add(
+                group.place(of: "backward-secrecy"), "needs the key tree, and revocation is flat",
+                instead: "write revocation: lkh, or remove it")
+        }
+    }
+
     private static let pushKeys = [
-        "copies", "spread", "repair-rounds", "control-rate", "return-rate", "round-trip", "unicast-below",
-        "beacon-interval",
+        "copies", "proactive", "adapt", "block-size", "spread", "feedback", "confirm-within", "repair-rounds",
+        "control-rate", "return-rate", "round-trip", "unicast-below", "beacon-interval",
     ]
 
     private static func readPush(_ reader: MappingReader, into push: inout PushPolicy) {
         let rates: ClosedRange<UInt64> = 1_000...10_000_000_000
         push.copies = reader.optional("copies", Scalar<Int>.integer(1...10), default: push.copies)
+        push.proactive = reader.optional("proactive", .overhead, default: push.proactive)
+        push.adapts = reader.optional("adapt", .truth, default: push.adapts)
+        push.blockSize = reader.optional("block-size", Scalar<Int>.integer(1...128), default: push.blockSize)
+        push.feedback = reader.optional("feedback", .feedback, default: push.feedback)
+        push.confirmWithin = reader.optional(
+            "confirm-within", .duration(.seconds(1)...(.seconds(86_400))), default: push.confirmWithin)
+        if reader.has("confirm-within"), push.feedback == .all {
+            reader.problems.add(
+                reader.place(of: "confirm-within"), "has no meaning where every member is asked",
+                instead: "leave it out, or write feedback: none or census N")
+        }
         push.spread = reader.optional("spread", .duration(.zero...(.seconds(60))), default: push.spread)
         push.repairRounds = reader.optional("repair-rounds", Scalar<Int>.integer(0...20), default: push.repairRounds)
         push.controlRate = reader.optional("control-rate", .rate(rates), default: push.controlRate)

@@ -3,6 +3,7 @@
 internal import Basics
 internal import Cryptography
 internal import IKEv1
+internal import ReliablePush
 
 // Scalars of the Internet's own notations: addresses, prefixes, protocols, suites.
 
@@ -132,6 +133,39 @@ extension Scalar where Value == Phase1Suite {
                     instead: "write \(Phase1Suite.standard), or set legacy: true beside it")
             }
             return suite
+        }
+    }
+}
+
+extension Scalar where Value == FeedbackPolicy {
+    /// `all`, `none` or `census 64`.
+    static var feedback: Scalar {
+        Scalar { text throws(Wrong) in
+            if text == "all" { return .all }
+            if text == "none" { return .none }
+            let parts = text.split(separator: " ")
+            if parts.first == "census" {
+                guard parts.count == 2,
+                    let classes = try? Scalar<UInt16>.integer(2...UInt16.max).parse(String(parts[1]))
+                else {
+                    throw Wrong(
+                        "\"\(text)\" does not say how many classes",
+                        instead: "write census and a number from 2 to 65535, for example census 64")
+                }
+                return .census(classes)
+            }
+            throw Wrong("\"\(text)\" is not known here", instead: "write all, none or census N, for example census 64")
+        }
+    }
+}
+
+extension Scalar where Value == Double {
+    /// Data and parity over data: `1.2`.
+    static var overhead: Scalar {
+        Scalar("a number from 1 to 4", write: "write for example 1.2") { text in
+            guard let thousandths = Quantity.decimal(text[...], scale: 1_000), (1_000...4_000).contains(thousandths)
+            else { return nil }
+            return Double(thousandths) / 1_000
         }
     }
 }

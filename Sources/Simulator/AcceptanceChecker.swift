@@ -24,6 +24,7 @@ final class AcceptanceChecker: Checker {
     private var profiles: [Int: [[Int: Floor]]] = [:]
     private var floors: [Int: [Int: Floor]] = [:]
     private var accepted: [Int: [Int: Set<UInt64>]] = [:]
+    private(set) var looks = 0
 
     init(_ directory: Directory) {
         self.directory = directory
@@ -80,6 +81,7 @@ final class AcceptanceChecker: Checker {
     private func accept(_ record: Record, by member: Int, _ simulation: Simulation) {
         let path = record.path
         guard path.count == 3, path[2] == "accepted", let sequence = record.number else { return }
+        looks += 1
         guard let group = directory.index(id: path[1]), directory.roles[group][member] != nil else {
             return simulation.violate(name, "m\(member) accepted a PUSH of a group that is not its own")
         }

@@ -16,6 +16,9 @@ struct Directory {
     struct GroupPolicy {
         let control: SocketAddress
         let slot: Duration
+        /// Bits per second of all answers together.
+        let returnRate: UInt64
+        let answerOctets: Int
         let spread: Duration
         let activateAfter: Duration
         let keepOld: Duration
@@ -29,10 +32,16 @@ struct Directory {
         policies = scenario.groups.enumerated().map { index, group in
             GroupPolicy(
                 control: Self.control(scenario.sharesControlAddress ? 0 : index),
-                slot: group.push.slot, spread: group.push.spread,
+                slot: group.push.slot, returnRate: group.push.returnRate, answerOctets: group.push.answerOctets,
+                spread: group.push.spread,
                 activateAfter: group.rollover.activateAfter, keepOld: group.rollover.keepOld, flows: group.flows,
                 roundTrip: group.push.roundTrip)
         }
+    }
+
+    /// Octets of one answer with IP and UDP: of a member that reports on each of its groups.
+    var answerOctets: Double {
+        Double(policies.map(\.answerOctets).max() ?? 0) * (1 + Double(groupNames.count - 1) / 2)
     }
 
     static func groupID(_ index: Int) -> UInt32 { UInt32(index) + 7 }
@@ -70,6 +79,8 @@ struct Directory {
             entry.push = group.push
             entry.dataLifetime = group.dataLifetime
             entry.kekLifetime = group.kekLifetime
+            entry.revocation = group.revocation
+            entry.backwardSecrecy = group.backwardSecrecy
             return entry
         }
         return Inventory(clients: clients, groups: groups)

@@ -13,8 +13,11 @@ struct EventQueue {
         case startMember(Int)
         case startServer
         case fault
+        /// The address translation in front of this member forgets.
+        case rebind(Int)
         case endFault(Int)
         case faultsEnd
+        case sabotage
         case check
     }
     private struct Entry {

@@ -57,7 +57,10 @@ extension Simulation {
         }
     }
 
-    private func say(_ name: String, _ text: String) { note("sim", LogEvent(.warning, name, ["what": text])) }
+    func say(_ name: String, _ text: String) {
+        kinds.insert(name)
+        note("sim", LogEvent(.warning, name, ["what": text]))
+    }
 
     private func last(_ end: FaultEnd, _ name: String, _ text: String, _ random: SeededRandom) {
         say(name, text)
@@ -106,6 +109,23 @@ extension Simulation {
 
     // MARK: One of each kind
 
+    /// These come beside the other faults, from a source of their own.
+    func scheduleRebindings(from start: Instant) {
+        let random = SeededRandom(seed: Self.derive(scenario.seed, "rebindings"))
+        for number in scenario.translated {
+            var at = start + random.duration(below: .seconds(60))
+            while at < start + scenario.faultTime {
+                queue.schedule(.rebind(number), at: at)
+                at = at + .seconds(10) + random.duration(below: .seconds(100))
+            }
+        }
+    }
+
+    func rebind(_ number: Int) {
+        say("sim.rebinding", members[number].name)
+        network.update(number + 1) { $0.translation?.rebind() }
+    }
+
     private func command(_ random: SeededRandom) {
         guard let name = random.pick(scenario.groups.indices.map { "g\($0)" }) else { return }
         let includesKEK = random.happens(0.4)
@@ -153,6 +173,7 @@ extension Simulation {
             drain(member)
             stop(member)
         } else {
+            say("sim.crash", member.name)
             stop(member)
         }
         let rest = random.happens(0.6) ? Duration.seconds(2) : .seconds(90)
@@ -164,6 +185,7 @@ extension Simulation {
             server.outputsLeft = Int(random.number(below: 12))
             say("sim.server-crash-soon", "")
         } else {
+            say("sim.server-crash", "")
             stopServer()
         }
         let rest = random.happens(0.6) ? Duration.seconds(5) : .seconds(60)
@@ -192,7 +214,7 @@ extension Simulation {
     /// Somebody on the link repeats, bends or redirects what was sent.
     private func attack(_ member: MemberStation, _ random: SeededRandom) {
         say("sim.attack", member.name)
-        if random.happens(0.3) { return forge(random) }
+        if random.happens(0.3) { return forge(random, with: try? SigningKey.seeded(random)) }
         for _ in 0..<(1 + random.number(below: 8)) {
             guard var datagram = random.pick(recorded) else { return }
             if random.happens(0.6), !datagram.bytes.isEmpty {
@@ -203,19 +225,20 @@ extension Simulation {
             var target = datagram.remote
             if random.happens(0.2) { target = random.pick(scenario.groups.indices.map(Directory.control)) ?? target }
             let terminal = random.happens(0.3) ? 0 : member.terminal
-            let station = network.terminals[terminal]
-            guard target.address == station.address || station.joined.contains(target) else { continue }
-            deliver(Datagram(local: target, remote: datagram.local, bytes: datagram.bytes), at: terminal)
+            let arriving = Datagram(local: target, remote: datagram.local, bytes: datagram.bytes)
+            guard let arriving = network.inside(arriving, of: terminal) else { continue }
+            deliver(arriving, at: terminal)
         }
     }
 
     /// A member that knows the KEK, but not the key of the GCKS, seals PUSHes of its own.
-    private func forge(_ random: SeededRandom) {
+    func forge(_ random: SeededRandom, with forger: SigningKey?) {
         let group = Int(random.number(below: UInt64(scenario.groups.count)))
-        guard let forger = try? SigningKey.seeded(random),
+        guard let forger,
             let rekeySA = knowledge.rekeySA(ofGroup: group, verifyingKey: forger.publicKey),
             let sealer = try? PushSealer(group: Directory.groupID(group), rekeySA: rekeySA, signingKey: forger)
         else { return }
+        say("sim.forgery", "g\(group)")
         let header = TransactionHeader(
             kind: random.happens(0.5) ? .commit : .beacon, group: Directory.groupID(group), epoch: rekeySA.epoch,
             transaction: .max / 2, feedback: FeedbackRequest(mode: .none), activateInMilliseconds: 0,

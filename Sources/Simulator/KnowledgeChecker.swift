@@ -2,123 +2,197 @@
 
 internal import Basics
 internal import Cryptography
+internal import ESP
 internal import FMKE
 internal import KeyServer
+internal import KeyTree
 internal import Store
 
-/// (d) A revoked member that recorded everything on the link and kept all it ever knew opens no PUSH sent after its
-/// revocation and learns no data SA made after it. At the end of a run its attempt is made, with the real ciphers.
+/// (d) Revoked members that recorded everything on the link, kept all they ever knew and put it together, learn no key
+/// made after the revocation of the last of them. In a group with backward secrecy, a member learns no key made by
+/// a transaction before the one that took it in. At the end of a run the attempts are made, with the real ciphers.
+///
+/// After its revocation a member may still open the outside of what changes the key tree, and of BEACONs under the same
+/// KEK; a PUSH that has keys in the clear of such a message breaks the promise by itself.
 final class KnowledgeChecker: Checker {
-    let name = "d: what a revoked member knows"
+    let name = "d: what members know"
 
-    private struct KEK {
-        var group: Int
-        var epoch: UInt32
-        var key: Secret
-    }
-    private struct Recording {
-        var at: Instant
-        var spi: RekeySPI
-        var bytes: [UInt8]
-    }
     private let directory: Directory
-    private var keks: [RekeySPI: KEK] = [:]
-    private var current: [Int: RekeySPI] = [:]
-    private var epochs: [Int: UInt32] = [:]
-    private var madeAt: [UInt32: Instant] = [:]
-    /// KEKs that were sent to a member in its profiles.
-    private var told: [Int: Set<RekeySPI>] = [:]
-    private var revokedAt: [Int: Instant] = [:]
-    private var recording: [Recording] = []
+    private var secrets: [GroupSecrets] = []
+    private var recordings: [[Recording]] = []
+    /// Of all groups, the group of each KEK.
+    private var groups: [RekeySPI: Int] = [:]
+    /// What each member was told in its profiles, and what its data plane was given.
+    private var told: [Int: [Coalition]] = [:]
+    private var revokedAt: [Int: Int] = [:]
+    /// By member and group, in a group with backward secrecy: the transaction that took it in for the first time.
+    private var since: [Int: [Int: UInt64]] = [:]
+    /// By member: its number in each group, at the present server.
+    private var slots: [Int: [Int]] = [:]
+    private var count = 0
+    private(set) var looks = 0
 
-    init(_ directory: Directory) { self.directory = directory }
+    init(_ directory: Directory) {
+        self.directory = directory
+        secrets = directory.roles.map { _ in GroupSecrets() }
+        recordings = directory.roles.map { _ in [] }
+    }
 
     func observe(_ observation: Observation, in simulation: Simulation) {
+        count += 1
         switch observation {
+        case .serverStarted: number(simulation)
         case .serverPersisted(let record): learn(record, simulation)
         case .pushSent(let spi, _, let bytes):
-            recording.append(Recording(at: simulation.now, spi: spi, bytes: bytes))
-        case .revoked(let member): revokedAt[member] = simulation.now
+            guard let group = groups[spi] else { return }
+            recordings[group].append(
+                Recording(
+                    spi: spi, bytes: bytes, group: Directory.groupID(group),
+                    rekeySA: secrets[group].keks[spi]?.rekeySA, sentAt: count))
+        case .revoked(let member): revokedAt[member] = count
+        case .serverLogged(let event) where event.name == "tree.joined":
+            guard let group = event["group"].flatMap({ directory.index(name: $0) }),
+                let member = event["client"].flatMap(Directory.member),
+                let transaction = event["transaction"].flatMap(UInt64.init), told[member]?[group].isIgnorant ?? true
+            else { return }
+            since[member, default: [:]][group] = transaction
         case .serverLogged(let event) where event.name == "configure.sent":
             guard let member = event["client"].flatMap(Directory.member) else { return }
-            // What was sent just before the command, in the same step, is no profile of afterwards.
-            if let at = revokedAt[member], simulation.now > at {
-                return simulation.violate(name, "m\(member) was sent a profile after its revocation")
+            guard revokedAt[member] == nil else { return profileAfterRevocation(of: member, event, simulation) }
+            for group in directory.roles.indices where directory.roles[group][member] != nil { tell(member, group) }
+        case .dataChanged(let member, .addInbound(let parameters)),
+            .dataChanged(let member, .addOutbound(let parameters)):
+            guard let group = secrets.indices.first(where: { secrets[$0].sas[parameters.key.spi] != nil }) else {
+                return
             }
-            for (group, spi) in current where directory.roles[group][member] != nil {
-                told[member, default: []].insert(spi)
+            knowledge(of: member) { $0[group].tell(sa: parameters.key.spi) }
+            if let at = revokedAt[member], let madeAt = secrets[group].sas[parameters.key.spi]?.madeAt, madeAt > at {
+                simulation.violate(
+                    name, "m\(member) takes in SA \(spiText(parameters.key.spi)), made after its revocation")
             }
         default: break
+        }
+    }
+
+    private func number(_ simulation: Simulation) {
+        for (group, roles) in directory.roles.enumerated() {
+            let present = roles.keys.filter { !simulation.server.removed.contains($0) }.sorted()
+            for (slot, member) in present.enumerated() {
+                slots[member, default: Array(repeating: 0, count: directory.roles.count)][group] = slot
+            }
         }
     }
 
     private func learn(_ record: Record, _ simulation: Simulation) {
         let path = record.path
         guard path.count >= 3, path[0] == "group", let group = directory.index(id: path[1]) else { return }
-        switch path[2] {
-        case "epoch": epochs[group] = record.number.map { UInt32(truncatingIfNeeded: $0 - 1) }
-        case "rekey-sa":
-            var reader = OctetReader(record.value.revealed())
-            guard let high = try? reader.u64(), let low = try? reader.u64(), let epoch = epochs[group] else { return }
-            let spi = RekeySPI(high: high, low: low)
-            keks[spi] = KEK(group: group, epoch: epoch, key: Secret(reader.remainder()))
-            current[group] = spi
-        case "sa" where path.count == 4:
-            guard let spi = UInt32(path[3].dropFirst(2), radix: 16) else { return }
-            if madeAt[spi] == nil { madeAt[spi] = simulation.now }
-        default: break
+        let template = template(group, verifyingKey: simulation.signingKey.publicKey)
+        secrets[group].learn(path[2...], record, at: count, template)
+        if path[2] == "rekey-sa", let spi = secrets[group].current { groups[spi] = group }
+    }
+
+    /// All that a profile has: the KEK, and the member's path of the tree. Its SAs come to the data plane.
+    private func tell(_ member: Int, _ group: Int) {
+        let path = secrets[group].height == nil ? [] : secrets[group].path(of: slots[member]?[group] ?? 0)
+        // Not taken in yet.
+        guard let path, let kek = secrets[group].current else { return }
+        knowledge(of: member) {
+            $0[group].tell(kek: kek)
+            $0[group].tell(path: path)
         }
     }
 
+    private func knowledge(of member: Int, _ change: (inout [Coalition]) -> Void) {
+        change(&told[member, default: directory.roles.indices.map { Coalition(group: Directory.groupID($0)) }])
+    }
+
+    /// What was sent just before the command, in the same step, is no profile of afterwards.
+    private func profileAfterRevocation(of member: Int, _ event: LogEvent, _ simulation: Simulation) {
+        simulation.violate(name, "m\(member) was sent a profile after its revocation")
+    }
+
+    // MARK: The attempts
+
+    /// Somebody tells a member the KEKs of today.
+    func tellCurrent(_ member: Int) {
+        for (group, secrets) in secrets.enumerated() {
+            if let kek = secrets.current { knowledge(of: member) { $0[group].tell(kek: kek) } }
+        }
+    }
+
+    /// A member of a group passes for one that its next transaction takes in.
+    func passForNewcomer(_ member: Int, _ group: Int) {
+        since[member, default: [:]][group] = secrets[group].transaction + 1
+    }
+
     func finish(_ simulation: Simulation) {
-        for (member, at) in revokedAt.sorted(by: { $0.key < $1.key }) {
-            var known = told[member] ?? []
-            var openers: [RekeySPI: PushOpener] = [:]
-            for push in recording {
-                guard known.contains(push.spi), let opener = openers[push.spi] ?? opener(push.spi, simulation) else {
-                    continue
-                }
-                openers[push.spi] = opener
-                guard let opened = try? opener.open(push.bytes) else { continue }
-                if push.at > at {
-                    return simulation.violate(
-                        name,
-                        "m\(member), revoked at \((at - .zero).secondsText), opens a PUSH (\(opened.header.kind), "
-                            + "transaction \(opened.header.transaction)) sent at \((push.at - .zero).secondsText)")
-                }
-                guard let update = update(in: opened) else { continue }
-                if let rekeySA = update.rekeySA { known.insert(rekeySA.spi) }
-                for sa in update.dataSAs where madeAt[sa.spi].map({ $0 > at }) ?? false {
-                    return simulation.violate(
-                        name, "m\(member) learns SA \(spiText(sa.spi)), made after its revocation")
-                }
+        for group in directory.roles.indices {
+            revoked(group, simulation)
+            newcomers(group, simulation)
+        }
+    }
+
+    /// The pool grows with each revocation; what is made between two of them must stay unknown to the first pool.
+    private func revoked(_ group: Int, _ simulation: Simulation) {
+        var pool = Coalition(group: Directory.groupID(group))
+        let ordered = revokedAt.sorted { $0.value < $1.value }
+        var names: [String] = []
+        for (member, at) in ordered where directory.roles[group][member] != nil {
+            if let knowledge = told[member]?[group] { pool.join(knowledge) }
+            names.append("m\(member)")
+            looks += 1
+            pool.conclude(from: recordings[group], secrets[group])
+            for push in recordings[group] where push.sentAt > at && pool.keks.contains(push.spi) {
+                guard let update = push.update, update.treeSlice == nil else { continue }
+                return simulation.violate(
+                    name, "\(names), revoked, open a PUSH of transaction \(push.transaction) with keys in the clear")
+            }
+            if let found = finds(pool, group, where: { madeAt, _ in madeAt > at }) {
+                return simulation.violate(name, "\(names), revoked, together find \(found), made afterwards")
             }
         }
     }
 
-    private func update(in push: Push) -> KeyUpdate? {
-        switch push.header.kind {
-        case .data: try? KeyUpdate(body: push.body)
-        case .parity: (try? Shard.body(from: push.body)).flatMap { try? KeyUpdate(body: $0) }
-        case .beacon, .commit: nil
+    private func newcomers(_ group: Int, _ simulation: Simulation) {
+        for (member, transactions) in since.sorted(by: { $0.key < $1.key }) {
+            guard let first = transactions[group], var alone = told[member]?[group] else { continue }
+            looks += 1
+            alone.conclude(from: recordings[group], secrets[group])
+            if let found = finds(alone, group, where: { _, transaction in transaction < first }) {
+                return simulation.violate(name, "m\(member), taken in by \(first), finds \(found), made before")
+            }
         }
     }
 
-    private func opener(_ spi: RekeySPI, _ simulation: Simulation) -> PushOpener? {
-        guard let kek = keks[spi] else { return nil }
-        let rekeySA = rekeySA(spi, kek, verifyingKey: simulation.signingKey.publicKey)
-        return try? PushOpener(group: Directory.groupID(kek.group), rekeySA: rekeySA)
+    private func finds(_ coalition: Coalition, _ group: Int, where isForbidden: (Int, UInt64) -> Bool) -> String? {
+        for spi in coalition.keks {
+            guard let kek = secrets[group].keks[spi], isForbidden(kek.madeAt, kek.transaction) else { continue }
+            return "the KEK of epoch \(kek.rekeySA.epoch) (transaction \(kek.transaction))"
+        }
+        for spi in coalition.sas.sorted() {
+            guard let sa = secrets[group].sas[spi], isForbidden(sa.madeAt, sa.transaction) else { continue }
+            return "SA \(spiText(spi)) of transaction \(sa.transaction)"
+        }
+        return nil
     }
 
-    private func rekeySA(_ spi: RekeySPI, _ kek: KEK, verifyingKey: [UInt8]) -> RekeySA {
+    // MARK: KEKs
+
+    private func template(_ group: Int, verifyingKey: [UInt8]) -> RekeySA {
         RekeySA(
-            spi: spi, source: ServerStation.address, control: directory.policies[kek.group].control, epoch: kek.epoch,
-            lifetimeSeconds: 1, signatureAlgorithm: .ed25519, verifyingKey: verifyingKey, kek: kek.key)
+            spi: RekeySPI(high: 0, low: 0), source: ServerStation.address, control: directory.policies[group].control,
+            epoch: 0, lifetimeSeconds: 1, signatureAlgorithm: .ed25519, verifyingKey: verifyingKey, kek: Secret([]))
     }
 
     /// The current one of a group, with another signer's key in it: what a forging member works with.
     func rekeySA(ofGroup group: Int, verifyingKey: [UInt8]) -> RekeySA? {
-        guard let spi = current[group], let kek = keks[spi] else { return nil }
-        return rekeySA(spi, kek, verifyingKey: verifyingKey)
+        guard let spi = secrets[group].current, var rekeySA = secrets[group].keks[spi]?.rekeySA else { return nil }
+        rekeySA.verifyingKey = verifyingKey
+        return rekeySA
     }
+}
+
+extension Coalition {
+    /// It was never told anything.
+    var isIgnorant: Bool { keks.isEmpty && sas.isEmpty }
 }

@@ -11,15 +11,38 @@ enum TrafficClass: UInt8, CaseIterable {
     case push = 241
     case status = 242
 
-    init?(_ bytes: [UInt8]) {
-        guard bytes.count > 18 else { return nil }
-        self.init(rawValue: bytes[18])
+    init?(_ datagram: Datagram) {
+        // Behind the non-ESP marker, where NAT is on the way (RFC 3948 2.2).
+        let hasMarker = datagram.local.port == Network.natPort || datagram.remote.port == Network.natPort
+        let position = hasMarker ? 22 : 18
+        guard datagram.bytes.count > position else { return nil }
+        self.init(rawValue: datagram.bytes[position])
     }
 }
 
 /// The satellite: each station's link up, and its link down. What goes up comes down at whom it is addressed to, or at
 /// all that have joined the multicast group. Terminal 0 is the GCKS.
 final class Network {
+    static let natPort: UInt16 = 4500
+
+    /// Address and port translation in front of a terminal: its own address inside, and the ports that its own ones
+    /// have outside until it forgets them.
+    struct Translation {
+        let inside: IPAddress
+        var firstPort: UInt16
+        var ports: [UInt16: UInt16] = [:]
+
+        mutating func outside(_ port: UInt16) -> UInt16 {
+            if let known = ports[port] { return known }
+            let port = (port, firstPort + UInt16(ports.count))
+            ports[port.0] = port.1
+            return port.1
+        }
+
+        /// After this what comes to the old ports goes nowhere.
+        mutating func rebind() { (firstPort, ports) = (firstPort &+ 16, [:]) }
+    }
+
     struct Terminal {
         let address: IPAddress
         let uplink: Link
@@ -30,6 +53,7 @@ final class Network {
         var isMute = false
         /// Only terminals of one part hear each other.
         var part = 0
+        var translation: Translation?
     }
 
     private(set) var terminals: [Terminal] = []
@@ -78,9 +102,30 @@ final class Network {
         for address in terminals[terminal].joined { leave(terminal, address) }
     }
 
-    /// Sends a datagram up. Gives the time it comes to the satellite; nil when it is lost.
+    /// A datagram of a terminal as the others see it.
+    func outside(_ datagram: Datagram, of terminal: Int) -> Datagram {
+        guard terminals[terminal].translation != nil else { return datagram }
+        var datagram = datagram
+        let port = terminals[terminal].translation?.outside(datagram.local.port) ?? datagram.local.port
+        datagram.local = SocketAddress(terminals[terminal].address, port)
+        return datagram
+    }
+
+    /// A datagram as its receiver at a terminal sees it; nil when it is not for it.
+    func inside(_ datagram: Datagram, of terminal: Int) -> Datagram? {
+        let station = terminals[terminal]
+        if station.joined.contains(datagram.local) { return datagram }
+        guard datagram.local.address == station.address else { return nil }
+        guard let translation = station.translation else { return datagram }
+        guard let port = translation.ports.first(where: { $0.value == datagram.local.port })?.key else { return nil }
+        var datagram = datagram
+        datagram.local = SocketAddress(translation.inside, port)
+        return datagram
+    }
+
+    /// Sends a datagram, as it is outside, up. Gives the time it comes to the satellite; nil when it is lost.
     func transmit(_ datagram: Datagram, from terminal: Int, now: Instant) -> Instant? {
-        let kind = TrafficClass(datagram.bytes)
+        let kind = TrafficClass(datagram)
         if let kind {
             let count = counts[kind] ?? (0, 0)
             counts[kind] = (count.datagrams + 1, count.octets + datagram.bytes.count + 28)
@@ -118,10 +163,7 @@ final class Network {
         var datagrams: [Datagram] = []
         while let frame = terminals[terminal].downlink.popDue(now)?.frame {
             guard !terminals[terminal].isDeaf, let datagram = Self.datagram(in: frame) else { continue }
-            let isMine =
-                datagram.local.address == terminals[terminal].address
-                || terminals[terminal].joined.contains(datagram.local)
-            if isMine { datagrams.append(datagram) }
+            if let mine = inside(datagram, of: terminal) { datagrams.append(mine) }
         }
         return datagrams
     }

@@ -27,6 +27,7 @@ final class NumberChecker: Checker {
     private var counters: [Counter: UInt64] = [:]
     private var installations: [Int: [SAKey: UInt64]] = [:]
     private var installationCount: UInt64 = 0
+    private(set) var looks = 0
 
     init(_ directory: Directory) { self.directory = directory }
 
@@ -81,6 +82,7 @@ final class NumberChecker: Checker {
 
     private func grows(_ record: Record, strictly: Bool, _ simulation: Simulation) {
         guard let number = record.number else { return }
+        looks += 1
         let last = numbers[record.name] ?? 0
         if number < last || (strictly && number == last) {
             simulation.violate(name, "\(record.name) goes from \(last) to \(number)")

@@ -41,6 +41,8 @@ protocol Checker: AnyObject {
     func observe(_ observation: Observation, in simulation: Simulation)
     /// The run is over.
     func finish(_ simulation: Simulation)
+    /// How often there was something to check.
+    var looks: Int { get }
 }
 
 extension Checker {
@@ -68,6 +70,10 @@ public struct Outcome: Sendable {
     public var datagrams: Int
     /// The last events, one line each.
     public var lastEvents: [String]
+    /// Which kinds of faults and commands there were, and of links, clocks and groups.
+    public var kinds: Set<String>
+    /// How often each checker had something to check, by its letter.
+    public var looks: [String: Int]
     /// Figures of the checkers, such as the most answers in one second.
     public var figures: [String: Double]
 }

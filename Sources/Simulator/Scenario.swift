@@ -18,6 +18,8 @@ public struct Scenario: Sendable {
         public var push = PushPolicy()
         public var dataLifetime: Duration
         public var kekLifetime: Duration
+        public var revocation = RevocationMethod.flat
+        public var backwardSecrecy = false
     }
 
     public var seed: UInt64
@@ -38,14 +40,19 @@ public struct Scenario: Sendable {
     /// Members start within this time.
     public var startSpread: Duration = .seconds(5)
     public var phase1Lifetime: Duration
+    /// Members behind address translation, which forgets its ports now and then.
+    public var translated: [Int] = []
     public var sharesControlAddress = false
     /// Do data planes refuse SAs now and then?
     public var refusesSAs = true
+    /// What is to be broken on purpose.
+    public var sabotage: Sabotage?
     /// Are the costly checks (every receiver against every sender) made after each change?
     public var checksEverything = true
 
     /// Draws a scenario with faults of every kind.
-    public init(seed: UInt64) {
+    /// - Parameter trees: draw key trees and address translation as well; all else is the same without.
+    public init(seed: UInt64, trees: Bool = true) {
         self.seed = seed
         let random = SeededRandom(seed: Simulation.derive(seed, "scenario"))
         members = Int(random.number(below: 7)) + 2
@@ -72,6 +79,13 @@ public struct Scenario: Sendable {
             groups.append(Self.group(index, members: members, roundTrip: roundTrip, random: random))
         }
         sharesControlAddress = groups.count > 1 && random.happens(0.3)
+        let treeRandom = SeededRandom(seed: Simulation.derive(seed, "trees"))
+        for index in groups.indices where treeRandom.happens(0.6) && trees {
+            groups[index].revocation = .lkh
+            groups[index].backwardSecrecy = treeRandom.happens(0.4)
+        }
+        let translation = SeededRandom(seed: Simulation.derive(seed, "translation"))
+        if translation.happens(0.2), trees { translated = (0..<members).filter { _ in translation.happens(0.5) } }
     }
 
     private static func group(_ index: Int, members: Int, roundTrip: Duration, random: SeededRandom) -> Group {
@@ -97,6 +111,28 @@ public struct Scenario: Sendable {
         return group
     }
 
+    /// What there is of faults that are there all the time, and of groups.
+    var features: Set<String> {
+        var features: Set<String> = []
+        func note(_ name: String, _ isThere: Bool) { if isThere { features.insert(name) } }
+        note("drifting clocks", drifts.contains { $0 != 0 })
+        note("jitter", downlink.jitter > .zero)
+        note("rate and queue", uplink.rateBitsPerSecond != nil)
+        note("duplicates", downlink.duplicate > 0)
+        note("reordering", downlink.reorder > 0)
+        note("corruption", downlink.corrupt > 0)
+        if case .gilbertElliott = downlink.loss { features.insert("bursts of loss") } else { features.insert("loss") }
+        note("address translation", !translated.isEmpty)
+        note("shared control address", sharesControlAddress)
+        note("short ISAKMP SAs", phase1Lifetime < .seconds(600))
+        note("short data SAs", groups.contains { $0.dataLifetime < .seconds(600) })
+        note("short KEKs", groups.contains { $0.kekLifetime < .seconds(600) })
+        note("early COMMIT", groups.contains { $0.rollover.commitAtPercent != nil })
+        note("key tree", groups.contains { $0.revocation == .lkh })
+        note("backward secrecy", groups.contains { $0.backwardSecrecy })
+        return features
+    }
+
     /// One group with one sender and no fault: for measuring how many members a process carries.
     /// - Parameter seconds: within which the members come.
     public static func calm(members: Int, seed: UInt64, seconds: Int) -> Scenario {
@@ -104,6 +140,7 @@ public struct Scenario: Sendable {
         var scenario = Scenario(seed: seed)
         scenario.members = members
         scenario.drifts = Array(repeating: 0, count: members)
+        scenario.translated = []
         var roles = Dictionary(uniqueKeysWithValues: (0..<members).map { ($0, MemberRole.receiver) })
         roles[0] = .sender
         scenario.groups = [

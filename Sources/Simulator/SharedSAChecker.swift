@@ -5,22 +5,23 @@ internal import ESP
 internal import KeyServer
 internal import Store
 
-/// (f) What a sender uses is held by each receiver that is up and has confirmed the transaction which made it, or a later
-/// one, to the present server and in its present life. A sender never moves back; and after the verdict on a revocation
-/// no sender that confirmed it uses an older SA.
+/// (f) What a sender uses is held by each receiver that is up and has confirmed the transaction which made it, or a
+/// later one, to the present server and in its present life. A sender never moves back; and after the verdict on a
+/// revocation no sender that confirmed it uses an older SA.
 ///
 /// A sender that missed a change goes on with what it has, and its receivers keep that for it, with exactly these
 /// exceptions, each of which the protocol's document states (docs/FMKE.md 7.4):
 ///
-/// - A revocation ends what it replaces at a fixed time, whoever has confirmed: the removed member knows those keys, and
-///   as they are the group's own it could send under them in anybody's name. So does the third transaction in a row. A
-///   sender that has not confirmed that transaction is cut off from then on; one that has must have moved.
+/// - A revocation ends what it replaces at a fixed time, whoever has confirmed: the removed member knows those keys,
+///   and as they are the group's own it could send under them in anybody's name. So does the third transaction in a
+///   row. A sender that has not confirmed that transaction is cut off from then on; one that has must have moved.
 /// - Changes that follow one another so fast that the SAs in use and to come do not fit a message: the GCKS leaves some
-///   out and says so. It may do so only while three generations live, and members share an SA again from the activation
-///   of the newest one, as far as they have confirmed it.
+///   out and says so. It may do so only while three generations live, and a sender shares an SA again when it uses the
+///   newest one, at the latest an activation delay after it has confirmed that.
 /// - A sender that the verdict on its newest transaction named, until it confirms it.
 /// - A sender that confirmed late has the time to move that its profile takes.
 /// - An SA whose lifetime ended: the GCKS was away for too long.
+/// - With backward secrecy, SAs of transactions before the one that took the receiver in.
 final class SharedSAChecker: Checker {
     let name = "f: senders and receivers share an SA"
     /// A sender's activation counts from receipt: what may lie between the server's instant and that.
@@ -45,15 +46,20 @@ final class SharedSAChecker: Checker {
     private var named: [Int: [Int: UInt64]] = [:]
     /// Until when a member that confirmed late is not blamed.
     private var excused: [Int: [Int: Instant]] = [:]
+    /// By member and group: the transaction that took it in, with backward secrecy. It is told nothing older.
+    private var since: [Int: [Int: UInt64]] = [:]
     /// By member and group: what it confirmed in its present life.
     private var confirmed: [Int: [Int: UInt64]] = [:]
+    /// The same, each with its time, oldest first.
+    private var confirmations: [Int: [Int: [(transaction: UInt64, at: Instant)]]] = [:]
     /// What each member sent in its present life. A message that an earlier life sent may come later still and confirm
     /// what is gone: nobody can know.
     private var sent: [Int: Set<UInt64>] = [:]
     /// By member and flow: the transaction it sends with.
     private var sending: [Int: [String: UInt64]] = [:]
     private var isChanged = false
-    private var looks: [Instant] = []
+    private(set) var looks = 0
+    private var dates: [Instant] = []
     private var lockedOut: [(at: Instant, group: Int, transaction: UInt64)] = []
 
     init(_ directory: Directory) { self.directory = directory }
@@ -61,9 +67,12 @@ final class SharedSAChecker: Checker {
     func observe(_ observation: Observation, in simulation: Simulation) {
         switch observation {
         case .serverPersisted(let record): learn(record, simulation.now)
-        case .serverStopped: (confirmed, started, crowded) = ([:], [:], [:])
+        case .serverStopped:
+            (confirmed, started, crowded) = ([:], [:], [:])
+            confirmations = [:]
         case .memberStarted(let member), .memberStopped(let member):
             (confirmed[member], sending[member], sent[member]) = ([:], [:], [])
+            confirmations[member] = [:]
         case .memberSent(let member, let bytes): sent[member, default: []].insert(EventHash.of(bytes))
         case .dataRefused(let member, _): confirmed[member] = [:]
         case .serverLogged(let event) where event.name == "keys.confirmed":
@@ -75,6 +84,7 @@ final class SharedSAChecker: Checker {
             else { return }
             excuse(member, group, transaction, simulation)
             confirmed[member, default: [:]][group] = transaction
+            confirmations[member, default: [:]][group, default: []].append((transaction, simulation.now))
             isChanged = true
         case .serverLogged(let event) where event.name == "rekey.started":
             guard let group = event["group"].flatMap({ directory.index(name: $0) }),
@@ -83,6 +93,11 @@ final class SharedSAChecker: Checker {
             started[group]?[transaction]?.reason = event["reason"].flatMap(RekeyReason.init)
         case .serverLogged(let event) where event.name == "configure.crowded" || event.name == "rekey.crowded":
             crowd(event, simulation)
+        case .serverLogged(let event) where event.name == "tree.joined":
+            guard let member = event["client"].flatMap(Directory.member),
+                let group = event["group"].flatMap({ directory.index(name: $0) })
+            else { return }
+            since[member, default: [:]][group] = event["transaction"].flatMap(UInt64.init)
         case .memberLogged(_, let event) where event.name == "sa.removed" && event["reason"] == "expired":
             if let spi = event["spi"] { expired.insert(spi) }
         case .dataChanged(let member, let change):
@@ -99,8 +114,8 @@ final class SharedSAChecker: Checker {
             lockedOut.append((at, group, report.transaction))
             simulation.queue.schedule(.check, at: at)
         case .stepDone:
-            if let first = looks.first, first < simulation.now {
-                looks.removeFirst()
+            if let first = dates.first, first < simulation.now {
+                dates.removeFirst()
                 isChanged = true
             }
             if isChanged, simulation.scenario.checksEverything { checkAll(simulation) }
@@ -136,7 +151,7 @@ final class SharedSAChecker: Checker {
         guard isLate == true else { return }
         let until = simulation.now + policy.activateAfter + policy.roundTrip * 4 + .seconds(2)
         excused[member, default: [:]][group] = until
-        looks.append(until)
+        dates.append(until)
         simulation.queue.schedule(.check, at: until + .milliseconds(1))
     }
 
@@ -165,9 +180,13 @@ final class SharedSAChecker: Checker {
                 where receiver.number != sender.number && receiver.engine != nil && !receiver.isRevoked {
                     guard directory.roles[made.group][receiver.number]?.mayReceive == true,
                         let received = confirmed[receiver.number]?[made.group], received >= made.transaction,
-                        received >= named[receiver.number]?[made.group] ?? 0, receiver.inbound[key] == nil,
+                        received >= named[receiver.number]?[made.group] ?? 0,
+                        made.transaction >= since[receiver.number]?[made.group] ?? 0
+                    else { continue }
+                    looks += 1
+                    guard receiver.inbound[key] == nil,
                         !isCutOff(made.group, made.transaction, from: sent, now: simulation.now),
-                        !isCrowded(made.group, made.transaction, from: sent, now: simulation.now)
+                        !isCrowded(made.group, made.transaction, from: sender.number, sent, now: simulation.now)
                     else { continue }
                     return simulation.violate(
                         name,
@@ -201,8 +220,10 @@ final class SharedSAChecker: Checker {
     }
 
     /// Was something of a transaction perhaps left out of a message, and is the newest one of that time not in use yet,
-    /// or not known to the sender?
-    private func isCrowded(_ group: Int, _ transaction: UInt64, from sent: UInt64, now: Instant) -> Bool {
+    /// or not known to the sender? It had its times before it confirmed, and the longest is the activation delay.
+    private func isCrowded(
+        _ group: Int, _ transaction: UInt64, from sender: Int, _ sent: UInt64, now: Instant
+    ) -> Bool {
         let policy = directory.policies[group]
         // Who confirmed a revocation leaves what it replaced, whatever had no room.
         let mustHaveLeft = started[group]?.contains { number, start in
@@ -211,8 +232,10 @@ final class SharedSAChecker: Checker {
         }
         guard mustHaveLeft != true else { return false }
         return crowded[group]?.contains { newest in
-            guard newest > transaction, let start = started[group]?[newest] else { return false }
-            return sent < newest || now < start.at + policy.activateAfter + Self.activationTolerance
+            guard newest > transaction, started[group]?[newest] != nil else { return false }
+            let confirmation = confirmations[sender]?[group]?.first { $0.transaction >= newest }
+            guard sent >= newest, let confirmation else { return true }
+            return now < confirmation.at + policy.activateAfter + Self.clockTolerance
         } ?? false
     }
 

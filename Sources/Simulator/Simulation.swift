@@ -45,6 +45,9 @@ public final class Simulation {
     private let epochMicroseconds: UInt64 = 1_700_000_000_000_000
     private var datagrams = 0
     let knowledge: KnowledgeChecker
+    var kinds: Set<String> = []
+    /// When the key server's clock was set back, by so much.
+    var setBack: UInt64 = 0
 
     public init(_ scenario: Scenario) throws {
         self.scenario = scenario
@@ -62,6 +65,11 @@ public final class Simulation {
         faultless.loss = .none
         network.add(ServerStation.address, uplink: faultless, downlink: scenario.downlink)
         for member in members { network.add(member.address, uplink: scenario.uplink, downlink: scenario.downlink) }
+        for number in scenario.translated {
+            let inside = IPAddress.v4(
+                192, 168, UInt8(truncatingIfNeeded: number >> 8), UInt8(truncatingIfNeeded: number))
+            network.update(number + 1) { $0.translation = Network.Translation(inside: inside, firstPort: 20_000) }
+        }
         let directory = Directory(scenario)
         knowledge = KnowledgeChecker(directory)
         checkers = [
@@ -88,7 +96,9 @@ public final class Simulation {
         }
         let faultsBegin = now + scenario.startSpread + .seconds(15)
         if scenario.faultTime > .zero { queue.schedule(.fault, at: faultsBegin) }
+        scheduleRebindings(from: faultsBegin)
         queue.schedule(.faultsEnd, at: faultsBegin + scenario.faultTime)
+        if scenario.sabotage != nil { queue.schedule(.sabotage, at: faultsBegin + scenario.faultTime + .seconds(1)) }
         while !isOver, violations.isEmpty, let next = queue.pop() {
             now = max(now, next.at)
             handle(next.event)
@@ -120,8 +130,10 @@ public final class Simulation {
         case .startMember(let number): start(members[number])
         case .startServer: startServer(keepingRecords: faultRandom.happens(0.6))
         case .fault: injectFault()
+        case .rebind(let number): rebind(number)
         case .endFault(let number): endFault(number)
         case .faultsEnd: endFaults()
+        case .sabotage: commitSabotage()
         case .check: break
         }
         observe(.stepDone)
@@ -136,7 +148,7 @@ public final class Simulation {
             server.removed = Set(members.filter(\.isRevoked).map(\.number))
         }
         server.run += 1
-        let microseconds = epochMicroseconds + UInt64(clamping: now.nanoseconds / 1_000)
+        let microseconds = epochMicroseconds + UInt64(clamping: now.nanoseconds / 1_000) - setBack
         var configuration = KeyServer.Configuration(
             identity: "gcks.sim", address: SocketAddress(ServerStation.address, 848), signingKey: signingKey,
             inventory: Directory(scenario).inventory(scenario, without: server.removed), numberFloor: microseconds)
@@ -164,7 +176,8 @@ public final class Simulation {
         guard member.engine == nil else { return }
         member.run += 1
         var configuration = GroupMember.Configuration(
-            name: member.name, local: SocketAddress(member.address, 848),
+            name: member.name,
+            local: SocketAddress(network.terminals[member.terminal].translation?.inside ?? member.address, 848),
             gcks: SocketAddress(ServerStation.address, 848), preSharedKey: Directory.preSharedKey(member.number),
             suites: [Directory.suite])
         configuration.gcksIdentity = "gcks.sim"
@@ -273,7 +286,7 @@ public final class Simulation {
         case .transmit(let datagram):
             observe(.memberSent(member.number, bytes: datagram.bytes))
             transmit(datagram, from: member.terminal)
-            if TrafficClass(datagram.bytes) == .status {
+            if TrafficClass(datagram) == .status {
                 observe(.statusSent(member.number, octets: datagram.bytes.count + 28))
             }
         case .data(let change):
@@ -305,6 +318,7 @@ public final class Simulation {
         hash.event(3, terminal, at: now)
         hash.add(datagram.bytes)
         datagrams += 1
+        let datagram = network.outside(datagram, of: terminal)
         record(datagram)
         if let arrival = network.transmit(datagram, from: terminal, now: now) {
             queue.schedule(.up(terminal), at: arrival)
@@ -351,6 +365,8 @@ public final class Simulation {
         return Outcome(
             seed: scenario.seed, violations: violations, hash: hash.value, events: hash.events,
             virtualTime: now - .zero, transactions: transactions, verdictsConfirmed: verdicts, faults: faultCount,
-            datagrams: datagrams, lastEvents: lines, figures: figures)
+            datagrams: datagrams, lastEvents: lines, kinds: kinds.union(scenario.features),
+            looks: Dictionary(uniqueKeysWithValues: checkers.map { (String($0.name.prefix(1)), $0.looks) }),
+            figures: figures)
     }
 }

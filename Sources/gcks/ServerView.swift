@@ -26,9 +26,21 @@ enum ServerView {
                 "group \(group["name"].text)",
                 "\(current) of \(members.count) members current, epoch \(group["epoch"].text), "
                     + "transaction \(group["transaction"].text), rekey in \(span(group["nextDataRekeySeconds"]))")
+            text += tree(group)
         }
         for alarm in value["alarms"].elements { text += line("alarm", alarm.text) }
         return text
+    }
+
+    /// Of a group that has a key tree.
+    private static func tree(_ group: JSONValue) -> String {
+        let tree = group["tree"]
+        guard tree != .null else { return "" }
+        var text = "\(tree["members"].text) members, height \(tree["height"].text)"
+        if tree["updateOctets"] != .null {
+            text += ", last change \(tree["updateOctets"].text) octets (transaction \(tree["updateTransaction"].text))"
+        }
+        return line("tree of \(group["name"].text)", text)
     }
 
     static func groups(_ value: JSONValue) -> String {
@@ -118,6 +130,7 @@ enum ServerView {
                 \(confirmed + unconfirmed.count) members in \(span(report["seconds"])) \
                 (transaction \(report["transaction"].text), epoch \(report["epoch"].text), \
                 rounds \(report["rounds"].text), datagrams \(report["datagrams"].text), \
+                octets \(report["multicastOctets"].text), \
                 unicasts \(report["unicasts"].text))
                 """) + "\n"
         for member in unconfirmed {

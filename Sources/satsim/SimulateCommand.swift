@@ -16,7 +16,7 @@ struct SimulateCommand: ParsableCommand {
             same seed gives the same run to the octet. The cryptography is the real one.
 
             Exit status: 0 nothing found, 1 a seed failed, 64 usage.
-            """)
+            """, subcommands: [DeliveryCommand.self])
 
     @Option(help: "How many seeds to run.")
     var seeds = 100
@@ -39,6 +39,12 @@ struct SimulateCommand: ParsableCommand {
     @Flag(help: "Run each seed twice: both runs must be the same to the octet.")
     var twice = false
 
+    @Flag(help: "Draw no key trees: every group revokes by unicast.")
+    var flat = false
+
+    @Flag(help: "Say of each seed what there was, and what each checker looked at.")
+    var coverage = false
+
     @Flag(help: "Go on after a seed that failed.")
     var keepGoing = false
 
@@ -53,7 +59,7 @@ struct SimulateCommand: ParsableCommand {
         if let members {
             try show(Simulation(.calm(members: members, seed: first, seconds: spread)).run())
         } else if let seed {
-            try show(Simulation(Scenario(seed: seed)).run())
+            try show(Simulation(Scenario(seed: seed, trees: !flat)).run())
         } else {
             try sweep()
         }
@@ -78,7 +84,7 @@ struct SimulateCommand: ParsableCommand {
         for violation in outcome.violations {
             print("VIOLATION (\(violation.checker)) at \((violation.at - .zero).secondsText) s: \(violation.text)")
         }
-        print("replay: satsim --seed \(outcome.seed)")
+        print("replay: satsim \(flat ? "--flat " : "")--seed \(outcome.seed)")
     }
 
     private func sweep() throws {
@@ -86,10 +92,15 @@ struct SimulateCommand: ParsableCommand {
         let start = clock.now
         var (virtual, events, transactions, faults, failed) = (Duration.zero, UInt64(0), 0, 0, [UInt64]())
         for seed in first..<first + UInt64(seeds) {
-            let outcome = try Simulation(Scenario(seed: seed)).run()
-            if twice, try Simulation(Scenario(seed: seed)).run().hash != outcome.hash {
+            let outcome = try Simulation(Scenario(seed: seed, trees: !flat)).run()
+            if twice, try Simulation(Scenario(seed: seed, trees: !flat)).run().hash != outcome.hash {
                 print("VIOLATION (replay): seed \(seed) does not replay")
                 failed.append(seed)
+            }
+            if coverage {
+                let looks = outcome.looks.sorted { $0.key < $1.key }.map { "\($0.key) \($0.value)" }
+                print("seed \(seed): \(outcome.events); \(looks.joined(separator: ", ")); ", terminator: "")
+                print(outcome.kinds.sorted().joined(separator: ", "))
             }
             virtual += outcome.virtualTime
             events += outcome.events

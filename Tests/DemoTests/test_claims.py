@@ -163,6 +163,36 @@ class RevocationTests(unittest.TestCase):
         self.assertFalse(scene.revoked().verified)
 
 
+class EvictionTests(unittest.TestCase):
+    GCKS, CONTROL = "10.0.0.10", "239.1.1.100"
+
+    def message(self, time, exchange, octets, destination=CONTROL, kek=b"old"):
+        payload = kek.ljust(16, b"\0") + bytes([136, 0x10, exchange, 1]) + bytes(octets - 20)
+        return udp_frame(time, payload, self.GCKS, destination, 848)
+
+    def evicted(self, *frames):
+        scene = Scene()
+        scene.run.frames = [self.message(990, 241, 188), self.message(1001, 241, 336), *frames]
+        answer = {"reports": [{"verdict": "confirmed", "confirmed": [{"client": "hub"}], "seconds": 0.6, "rounds": 1}]}
+        return claims.evicted(scene.run, Change("revocation", 1003.0, 1003.9, answer), self.GCKS, self.CONTROL)
+
+    def test_one_multicast_and_its_copy_are_verified_and_counted(self):
+        claim = self.evicted(self.message(1003.1, 241, 635), self.message(1003.3, 241, 642),
+                             self.message(1003.8, 241, 188, kek=b"new"))
+        self.assertTrue(claim.verified, claim.evidence)
+        self.assertIn("2 datagrams with keys, 1333 octets", claim.evidence[0])
+
+    def test_no_multicast_refutes_it(self):
+        self.assertFalse(self.evicted(self.message(1003.8, 241, 188, kek=b"new")).verified)
+
+    def test_keys_under_a_new_kek_refute_it(self):
+        self.assertFalse(self.evicted(self.message(1003.1, 241, 635, kek=b"new")).verified)
+
+    def test_a_profile_meanwhile_refutes_it(self):
+        claim = self.evicted(self.message(1003.1, 241, 635), self.message(1003.4, 240, 540, destination="10.0.0.2"))
+        self.assertFalse(claim.verified)
+
+
 class ClearTextTests(unittest.TestCase):
     def refuted_by(self, frame):
         scene = Scene()

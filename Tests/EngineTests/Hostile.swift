@@ -220,14 +220,15 @@ final class HostileServer {
     func key(_ number: UInt8) -> SAKey { SAKey(spi: dataSA(number).spi, destination: .v4(239, 1, 1, 1)) }
 
     func section(
-        group: UInt8 = 1, transaction: UInt64, epoch: UInt32 = 1, lifetime: UInt32 = 86_400, _ sas: [DataSA]
+        group: UInt8 = 1, transaction: UInt64, epoch: UInt32 = 1, lifetime: UInt32 = 86_400, index: UInt32 = 0,
+        tree: [UInt8]? = nil, _ sas: [DataSA]
     ) -> GroupSection {
         var rekeySA = rekeySA(epoch, lifetime: lifetime)
         rekeySA.spi.high = UInt64(group)
         return GroupSection(
             group: UInt32(group), name: "group\(group)",
-            membership: Membership(memberIndex: 0, senderID: 9, sequence: 1, transaction: transaction),
-            rekeySA: rekeySA, dataSAs: sas)
+            membership: Membership(memberIndex: index, senderID: 9, sequence: 1, transaction: transaction),
+            rekeySA: rekeySA, dataSAs: sas, treeKeys: tree.map { Secret($0) })
     }
 
     func configure(
@@ -244,7 +245,7 @@ final class HostileServer {
     /// A PUSH of group 1, sealed with the KEK of an epoch.
     func push(
         _ transaction: UInt64, epoch: UInt32 = 1, next: RekeySA? = nil, _ sas: [DataSA], activateIn: UInt32 = 2_000,
-        deactivateIn: UInt32 = 7_000
+        deactivateIn: UInt32 = 7_000, slice: [UInt8]? = nil, groupKey: Secret? = nil
     ) throws {
         let sealer = try PushSealer(group: 1, rekeySA: rekeySA(epoch), signingKey: signingKey)
         let header = TransactionHeader(
@@ -253,8 +254,9 @@ final class HostileServer {
             activateInMilliseconds: activateIn,
             deactivateInMilliseconds: deactivateIn)
         sequence += 1
-        let body = try KeyUpdate(rekeySA: next, dataSAs: sas, replaced: []).body()
-        let bytes = try sealer.seal(header, body: body, sequence: sequence)
+        let update = KeyUpdate(rekeySA: next, dataSAs: sas, replaced: [], treeSlice: slice)
+        let body = groupKey.map { update.masked(groupKey: $0, group: 1, transaction: transaction) } ?? update
+        let bytes = try sealer.seal(header, body: body.body(), sequence: sequence)
         receive(Datagram(local: Self.control, remote: Self.gcks, bytes: bytes))
     }
 

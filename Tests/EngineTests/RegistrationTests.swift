@@ -110,6 +110,16 @@ import Testing
         #expect(world.run(.seconds(60)) { world.allRegistered() })
     }
 
+    /// What negotiates dead peer detection is not protected. Without it nobody would notice that the other has moved.
+    @Test func aClientWithoutDeadPeerDetectionIsHeardOf() throws {
+        let world = try World(World.Options(adjustClient: { if $0.name == "site1" { $0.deadPeerInterval = nil } }))
+        try world.bringUp()
+        world.run(.seconds(300))
+        #expect((4...5).contains(world.events("status.sent", at: "site1").count))
+        #expect(world.events("status.sent", at: "site2").isEmpty)
+        #expect(world.events("gcks.lost").isEmpty)
+    }
+
     /// Each attempt of a client that expects another GCKS authenticates it and ends at once: the group must not pay.
     @Test func aClientThatRefusesTheServerCausesNoRekey() throws {
         let world = try World(World.Options(adjustServer: { $0.identity = "other.example" }))

@@ -4,6 +4,7 @@ import Cryptography
 import ESP
 import FMKE
 import GroupMember
+import ISAKMP
 import KeyServer
 import LinkModel
 import Testing
@@ -250,6 +251,26 @@ import Testing
         let before = world.server.snapshot(now: world.now).groups[0]
         let after = next.snapshot(now: world.now).groups[0]
         #expect(after.epoch > before.epoch && after.transaction > before.transaction)
+    }
+
+    /// The sender has confirmed newer keys, so the SA in use already has an end; a member that missed it needs it
+    /// still.
+    @Test func aPUSHCarriesWhatIsInUseUpToItsEnd() throws {
+        let world = try World(World.Options(adjust: { $0.rollover.activateAfter = .seconds(10) }))
+        try world.bringUp()
+        let (hub, site1) = (try world.client("hub"), try world.client("site1"))
+        site1.isDeaf = true
+        world.interceptor = { datagram, to in to == "site1" && datagram.bytes[18] == ExchangeType.configure.rawValue }
+        let first = hub.active
+        try world.rekey()
+        world.run(.seconds(2))
+        try world.rekey()
+        #expect(world.run(.seconds(15)) { hub.active != first })
+        site1.isDeaf = false
+        try world.rekey()
+        world.run(.milliseconds(600))
+        let active = try #require(hub.active)
+        #expect(hub.outbound.count > 2 && site1.inbound[active] != nil)
     }
 }
 

@@ -44,6 +44,8 @@ final class World {
     let server: KeyServer
     let serverTerminal: TerminalID
     let store = MemoryStore()
+    /// Every record that the server wanted stored, in order.
+    private(set) var records: [Record] = []
     private(set) var clients: [String: Client] = [:]
     private(set) var verdicts: [VerdictReport] = []
     private(set) var log: [(at: Instant, who: String, event: LogEvent)] = []
@@ -57,11 +59,15 @@ final class World {
     private let seed: UInt64
     private let adjustClient: (inout GroupMember.Configuration) -> Void
     private let psk: [String: Secret]
+    let signatureAlgorithm: SignatureAlgorithm
+    let verifyingKey: [UInt8]
 
     struct Options {
         var names = ["hub", "site1", "site2"]
         var oneWay: Duration = .milliseconds(250)
         var loss = 0.0
+        /// So many of the datagrams come late, behind later ones.
+        var reorder = 0.0
         var seed: UInt64 = 1
         var suite = ESPSuite.aes128gcm
         var adjust: (inout GroupEntry) -> Void = { _ in }
@@ -72,10 +78,14 @@ final class World {
 
     init(_ options: Options = Options()) throws {
         seed = options.seed
+        let signingKey = try SigningKey.generate(options.signature)
+        (signatureAlgorithm, verifyingKey) = (options.signature, signingKey.publicKey)
         adjustClient = options.adjustClient
         medium = BroadcastMedium(seed: options.seed)
         var link = LinkParameters()
         link.loss = .independent(options.loss)
+        link.reorder = options.reorder
+        link.reorderDelay = .milliseconds(400)
         var up = link
         up.delay = options.oneWay
         up.loss = .none
@@ -94,7 +104,7 @@ final class World {
         options.adjust(&group)
         var configuration = KeyServer.Configuration(
             identity: "gcks.example", address: SocketAddress(Self.gcksAddress, 848),
-            signingKey: try SigningKey.generate(options.signature),
+            signingKey: signingKey,
             inventory: Inventory(clients: entries, groups: [group]), numberFloor: 1_000_000)
         options.adjustServer(&configuration)
         server = try KeyServer(configuration, records: store, random: SeededRandom(seed: options.seed), now: now)
@@ -183,7 +193,9 @@ final class World {
     func drainServer() {
         while true {
             switch server.poll() {
-            case .persist(let records): store.put(records)
+            case .persist(let records):
+                store.put(records)
+                self.records += records
             case .transmit(let datagram): transmit(datagram, from: serverTerminal)
             case .log(let event): log.append((now, "gcks", event))
             case .ended(let report): verdicts.append(report)

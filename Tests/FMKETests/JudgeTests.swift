@@ -38,6 +38,34 @@ import Testing
         }
     }
 
+    @Test func theJudgeTakesTheMasksOff() throws {
+        var requests: [[String: String]] = []
+        var expected: [KeyUpdate] = []
+        for seed in 400..<430 as Range<UInt64> {
+            let samples = Samples(seed: seed)
+            let channel = try Channel(samples, .ecdsaP256)
+            let header = channel.header(samples, .data)
+            let (clear, groupKey) = (samples.treeUpdate(), Secret(samples.random.bytes(32)))
+            let body = try clear.masked(groupKey: groupKey, group: channel.group, transaction: header.transaction)
+                .body()
+            let datagram = try channel.sealer.seal(header, body: body, sequence: 9)
+            var request = Judge.open(datagram, group: channel.group, channel.rekeySA)
+            request["group-key"] = hexadecimal(groupKey.revealed())
+            requests.append(request)
+            expected.append(clear)
+        }
+        for (fields, clear) in zip(try Judge.ask(requests), expected) {
+            #expect(fields["refused"] == nil)
+            #expect(fields["kd.0.packet.0.key.clear"] == clear.rekeySA.map { hexadecimal($0.kek.revealed()) })
+            for (index, sa) in clear.dataSAs.enumerated() {
+                let path = "kd.0.packet.\(index + 1)."
+                #expect(fields[path + "key.clear"] == hexadecimal(sa.cipherKey.revealed()))
+                #expect(
+                    fields[path + "integrity-key.clear"] == sa.authenticationKey.map { hexadecimal($0.revealed()) })
+            }
+        }
+    }
+
     @Test func theJudgeRefusesWhatWeRefuse() throws {
         let samples = Samples(seed: 150)
         let forge = try Forge(samples, .ecdsaP256)
@@ -99,7 +127,10 @@ import Testing
         roomy.datagramOctetsSent = 4_000
         for seed in 300..<360 as Range<UInt64> {
             let samples = Samples(seed: seed)
-            let configure = samples.configure()
+            var configure = samples.configure()
+            for index in configure.groups.indices where samples.chance() {
+                configure.groups[index].treeKeys = Secret(samples.random.bytes(16 + 16 * Int(samples.number(2...22))))
+            }
             add("configure", try configure.payloads(limits: roomy), expectation(configure))
             let (answer, status) = (samples.answer(), samples.status())
             add("answer", try answer.payloads(), expectation(answer))
@@ -145,6 +176,7 @@ import Testing
 
     private func expectation(_ update: KeyUpdate) -> [String: String] {
         var fields = associations(update.rekeySA, update.dataSAs, 0)
+        fields["kd.0.tree.array"] = update.treeSlice.map { hexadecimal($0) }
         for (index, spi) in update.replaced.enumerated() {
             fields["delete.0.spi.\(index)"] = hexadecimal(Forge.u32(spi))
         }
@@ -208,6 +240,7 @@ import Testing
             fields[path + "sequence"] = String(member.sequence)
             fields[path + "transaction"] = String(member.transaction)
             fields.merge(associations(section.rekeySA, section.dataSAs, number)) { $1 }
+            fields["kd.\(number).tree.array"] = section.treeKeys.map { hexadecimal($0.revealed()) }
         }
         return fields
     }

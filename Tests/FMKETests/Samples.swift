@@ -164,7 +164,8 @@ struct Samples {
     }
 
     func keyUpdate() -> KeyUpdate {
-        switch random.number(below: 4) {
+        switch random.number(below: 5) {
+        case 4: treeUpdate().masked(groupKey: Secret(random.bytes(32)), group: u32(), transaction: random.next())
         case 0: KeyUpdate(rekeySA: nil, dataSAs: [], replaced: [spi(), spi()])
         case 1: KeyUpdate(rekeySA: rekeySA(), dataSAs: [], replaced: [])
         case 2: KeyUpdate(rekeySA: nil, dataSAs: [dataSA(withTimes: false)], replaced: [spi()])
@@ -173,6 +174,13 @@ struct Samples {
                 rekeySA: rekeySA(), dataSAs: [dataSA(withTimes: false), dataSA(withTimes: false)],
                 replaced: [spi(), spi(), spi()])
         }
+    }
+
+    /// With the keys in the clear.
+    func treeUpdate() -> KeyUpdate {
+        KeyUpdate(
+            rekeySA: rekeySA(), dataSAs: (0..<random.number(below: 3)).map { _ in dataSA(withTimes: false) },
+            replaced: chance() ? [] : [spi()], treeSlice: random.bytes(Int(number(1...200))))
     }
 
     func body(_ kind: TransactionHeader.Kind) throws -> [UInt8] {

@@ -142,19 +142,6 @@ import Testing
         #expect(refusal { $0 = [] } == .malformed)
         #expect(refusal { $0 += Array(repeating: RawPayload(.membership, []), count: 64) } == .limit)
     }
-
-    /// Keys wrapped under a tree node and LKH packets are of a later version.
-    @Test func wrappedKeysAndTreePacketsAreUnsupported() throws {
-        var configure = Samples(seed: 2).configure()
-        configure.groups = [Samples(seed: 2).section()]
-        let payloads = try configure.payloads()
-        // KD: number of packets 2, reserved 2, then type, wrap method.
-        for (offset, value) in [(4, UInt8(3)), (4, 4), (4, 0), (5, 1), (5, 255)] {
-            var other = payloads
-            other[3].body[offset] = value
-            #expect(throws: FMKEError.unsupported) { try Configure(payloads: other) }
-        }
-    }
 }
 
 @Suite struct SplitTests {

@@ -48,6 +48,26 @@ import Testing
         #expect(pair.drops(.server).isEmpty && alive() == 2)
     }
 
+    /// What the engine above puts behind an answer arrives with it. With AES and any of the SHA-2 hashes twelve octets
+    /// fit the padding that the answer has anyway.
+    @Test(arguments: ["aes128-sha256-x25519", "aes256-sha384-ecp256", "aes256-sha512-ecp256"], [false, true])
+    func anAnswerCarriesAnAnnexForNothing(suite: String, isCarrying: Bool) throws {
+        let pair = Pair(suites: [try #require(Phase1Suite(suite))]) { configuration, side in
+            configuration.deadPeerInterval = side == .server ? .seconds(30) : nil
+        }
+        let id = try #require(pair.connect()).client.id
+        let annex = RawPayload(.digest, [1, 2, 3, 4, 5, 6, 7, 8])
+        if isCarrying { pair.client.setAnnex([annex], on: id) }
+        pair.forget()
+        pair.run(.seconds(100))
+        let carried = pair.events(.server).compactMap { event -> [RawPayload]? in
+            if case .annex(let info, let payloads) = event, info.id == id { payloads } else { nil }
+        }
+        #expect(carried == [[RawPayload]](repeating: [annex], count: isCarrying ? 3 : 0))
+        let asked = Set(pair.transmitted(.server).map(\.bytes.count))
+        #expect(Set(pair.transmitted(.client).map(\.bytes.count)) == asked)
+    }
+
     @Test func bothSidesAsk() throws {
         let pair = Pair()
         try #require(pair.connect() != nil)

@@ -164,6 +164,33 @@ import Testing
         #expect(pair.requests(.client) == [[RawPayload(.profile, [1])]])
     }
 
+    /// A translator on the way has given the client another port meanwhile.
+    @Test func messageSixGoesToWhereMessageFiveCameFrom() throws {
+        let pair = Pair()
+        var isMoved = false
+        pair.tap = { side, datagram in
+            guard side == .server, let header = header(datagram), header.flags == 1, header.messageID == 0, !isMoved
+            else { return [datagram] }
+            isMoved = true
+            return []
+        }
+        pair.translate = { side, datagram in
+            guard isMoved else { return datagram }
+            var datagram = datagram
+            if side == .server {
+                datagram.remote.port = 5_555
+            } else if datagram.local.port == 5_555 {
+                datagram.local.port = 848
+            } else {
+                return nil
+            }
+            return datagram
+        }
+        pair.initiate()
+        pair.run(.seconds(10))
+        #expect(isMoved && pair.clientEstablished.count == 1 && pair.serverEstablished.count == 1)
+    }
+
     @Test func keysAreExportedOnlyWhereAllowed() throws {
         let closed = Pair()
         let id = try #require(closed.connect()).client.id

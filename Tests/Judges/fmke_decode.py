@@ -6,6 +6,7 @@ Requests come on standard input, one `key=value` a line, an empty line between t
 way. `do` names the request:
 
     push       kek, group, epoch, algorithm, key (DER), datagram    opens, verifies, lists every field
+               with group-key also the keys without their masks, where the key tree changes
     configure  chain (hexadecimal, from PROFILE on)                 lists every field
     answer     chain (from ACK/NACK on)
     status     chain (from REPORT on)
@@ -26,6 +27,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 LABEL = b"FMKE PUSH v1"
+MASK_LABEL = b"FMKE KD v1"
 NAMES = {1: "sa", 8: "hash", 9: "sig", 12: "delete", 15: "sak", 16: "sat", 17: "kd",
          133: "profile", 134: "membership", 135: "ack", 136: "transaction", 137: "parity", 138: "report"}
 
@@ -179,14 +181,26 @@ def security(reader, in_push):
     return wanted
 
 
-def keys(reader, wanted):
+def keys(reader, wanted, in_push, mask=None):
+    """`mask`: gives the mask of a key by SPI, attribute type and length."""
     count = reader.number(2, "packets")
     reader.zero(2)
-    need(count == len(wanted), "number of key packets")
+    has_tree = reader.octets[reader.at:reader.at + 1] == b"\x03"
+    need(count == len(wanted) + has_tree, "number of key packets")
+    if has_tree:
+        need(wanted[0][0] == 2, "an LKH packet without SAK")
+        reader.path, outer = f"{reader.path}tree.", reader.path
+        reader.number(1, "type")
+        need(reader.number(1, "wrap") == 0, "wrap method of the LKH packet")
+        length = reader.number(2, "length")
+        need(reader.number(1, "spi-size") == 16 and reader.take(16, "spi") == wanted[0][1], "SPI of the LKH packet")
+        reader.path = outer
+        need(length > 21 + 4, "an LKH packet without content")
+        attributes(reader.inner(length - 21, "tree"), [(2 if in_push else 1, -1, "array", True)])
     for index, (kind, spi, size, second) in enumerate(wanted):
         reader.path, outer = f"{reader.path}packet.{index}.", reader.path
         need(reader.number(1, "type") == kind, "type of a key packet")
-        need(reader.number(1, "wrap") == 0, "a wrapped key")
+        need(reader.number(1, "wrap") == (1 if has_tree and in_push else 0), "wrap method of a key packet")
         length = reader.number(2, "length")
         need(length >= 5 + len(spi), "length of a key packet")
         need(reader.number(1, "spi-size") == len(spi) and reader.take(len(spi), "spi") == spi, "SPI of a key packet")
@@ -196,7 +210,11 @@ def keys(reader, wanted):
         if second is not None:
             table.append((2, second, "verifying-key" if kind == 2 else "integrity-key", True))
         # attributes() reads size 4 as a number; keys are never that short.
-        attributes(body, table)
+        found = attributes(body, table)
+        for kind_of, name in ((1, "key"), (2, "integrity-key")):
+            if has_tree and mask and name in found:
+                clear = bytes(a ^ b for a, b in zip(found[name], mask(spi, kind_of, len(found[name]))))
+                reader.fields.append((f"{reader.path}packet.{index}.{name}.clear", b"", clear.hex()))
     reader.end()
 
 
@@ -205,7 +223,8 @@ def transaction(reader):
     mode = reader.number(1, "mode")
     reader.number(1, "round")
     reader.zero(1)
-    reader.number(4, "group"), reader.number(4, "epoch"), reader.number(8, "id")
+    reader.number(4, "group"), reader.number(4, "epoch")
+    identifier = reader.number(8, "id")
     block, blocks = reader.number(2, "block"), reader.number(2, "blocks")
     index, data, total = reader.number(1, "index"), reader.number(1, "data"), reader.number(1, "datagrams")
     reader.zero(1)
@@ -223,7 +242,7 @@ def transaction(reader):
     need(mode == 2 or modulus == 1, "modulus")
     need(slots * slot <= 1000 * 0xffffffff, "slots that last too long")
     need({1: index < data, 2: data <= index < total}.get(kind, index == 0 and block == 0), "index")
-    return kind
+    return kind, identifier
 
 
 def verify(algorithm, key, signature, message):
@@ -244,6 +263,17 @@ def push_keys(kek, spi, group, epoch):
     return material[:32], material[32:]
 
 
+def key_mask(request, group, number):
+    if "group-key" not in request:
+        return None
+
+    def mask(spi, kind, size):
+        info = MASK_LABEL + struct.pack(">IQ", group, number) + spi + struct.pack(">H", kind)
+        key = bytes.fromhex(request["group-key"])
+        return HKDF(algorithm=hashes.SHA256(), length=size, salt=None, info=info).derive(key)
+    return mask
+
+
 def do_push(request, fields):
     datagram = bytes.fromhex(request["datagram"])
     group, epoch, algorithm = int(request["group"]), int(request["epoch"]), int(request["algorithm"])
@@ -259,11 +289,12 @@ def do_push(request, fields):
     signed = plain[:-(4 + size)]
     context = LABEL + b"\0" + struct.pack(">I", group) + spi + struct.pack(">I", epoch) + sequence + datagram[:28]
     verify(algorithm, bytes.fromhex(request["key"]), plain[-size:], context + signed)
-    kinds, wanted, kind = [], None, None
+    kinds, wanted, kind, mask = [], None, None, None
     for payload, body in chain(Reader(plain, fields), 136):
         kinds.append(payload)
         if payload == 136:
-            kind = transaction(body)
+            kind, number = transaction(body)
+            mask = key_mask(request, group, number)
         elif payload == 1:
             wanted = security(body, True)
         elif payload == 12:
@@ -274,7 +305,7 @@ def do_push(request, fields):
             body.end()
         elif payload == 17:
             need(wanted is not None, "KD without SA")
-            keys(body, wanted)
+            keys(body, wanted, True, mask)
         elif payload == 137:
             body.take(body.rest(), "shard")
         elif payload == 9:
@@ -305,7 +336,7 @@ def do_configure(request, fields):
             wanted = security(body, False)
             need(wanted[0][0] == 2, "no SAK")
         elif payload == 17:
-            keys(body, wanted)
+            keys(body, wanted, False)
     need(order[0] == 133 and order[1:] == [134, 1, 17] * ((len(order) - 1) // 3), "order of payloads")
 
 

@@ -91,6 +91,7 @@ final class Probe {
             isDone = true
         case .dropped(let reason, let from): say("dropped \(reason.rawValue) from=\(from)")
         case .alive: say("alive")
+        case .annex: say("annex")
         case .moved(let info, let from): say("moved from=\(from) to=\(info.remote)")
         case .reauthenticationDue: say("reauthentication-due")
         case .request(_, let exchange, _, _): say("request exchange=\(exchange.rawValue)")

@@ -118,6 +118,7 @@ import Testing
         try folder.write("gcks.yaml", Self.sample("gcks.yaml"), mode: 0o644)
         for name in ["site2.psk", "ships.psk"] { try folder.write(name, "9f2c41d07be85a6613f0c8d9a274b35e\n") }
         try folder.write("old-modem.psk", "modem\n")
+        try folder.write("master.key", String(repeating: "9f2c41d07be85a66", count: 4) + "\n")
         let settings = try ServerSettings.load(path: folder.path + "/gcks.yaml")
         #expect(settings.inventory.clients.map(\.name) == ["hub", "site1", "site2", "old-modem"])
         #expect(settings.inventory.groups.map(\.name) == ["news", "radio"])

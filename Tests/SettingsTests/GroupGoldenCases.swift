@@ -274,9 +274,21 @@ extension GoldenCases {
             replace: "    id: 7",
             by: """
                     id: 7
-                    revocation: lkh
+                    revocation: tree
                 """,
-            says: "gcks.yaml:21:17: groups[news].revocation: \"lkh\" is not known here; write flat"),
+            says: "gcks.yaml:21:17: groups[news].revocation: \"tree\" is not known here; write flat or lkh"),
+        Case(
+            "backward secrecy without a tree",
+            replace: "    id: 7",
+            by: """
+                    id: 7
+                    revocation: flat
+                    backward-secrecy: true
+                """,
+            says: """
+                gcks.yaml:22:23: groups[news].backward-secrecy: needs the key tree, and revocation is flat; write \
+                revocation: lkh, or remove it
+                """),
         Case(
             "not YAML",
             replace: "identity: hub",

@@ -314,6 +314,40 @@ extension GoldenCases {
                 digits, within these bounds
                 """),
         Case(
+            "feedback",
+            replace: """
+                    lifetime:
+
+                """,
+            by: """
+                    push: {feedback: census, proactive: 0.9, block-size: 129, adapt: "no"}
+                    lifetime:
+
+                """,
+            says: """
+                gcks.yaml:29:22: groups[news].push.feedback: "census" does not say how many classes; write census \
+                and a number from 2 to 65535, for example census 64
+                gcks.yaml:29:41: groups[news].push.proactive: "0.9" is not a number from 1 to 4; write for example 1.2
+                gcks.yaml:29:58: groups[news].push.block-size: "129" is not a whole number from 1 to 128; write \
+                digits, within these bounds
+                gcks.yaml:29:70: groups[news].push.adapt: "no" is not true or false; write true or false
+                """),
+        Case(
+            "confirm-within",
+            replace: """
+                    lifetime:
+
+                """,
+            by: """
+                    push: {feedback: all, confirm-within: 10s}
+                    lifetime:
+
+                """,
+            says: """
+                gcks.yaml:29:43: groups[news].push.confirm-within: has no meaning where every member is asked; leave \
+                it out, or write feedback: none or census N
+                """),
+        Case(
             "truth",
             replace: "satellite-interface: sat0",
             by: """

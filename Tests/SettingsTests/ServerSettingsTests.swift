@@ -64,6 +64,8 @@ import Testing
         #expect(group.rollover.keepOld == .seconds(3))
         #expect(group.rollover.commitAtPercent == 99.9)
         #expect(group.push.copies == 3)
+        #expect(group.push.proactive == 1.35 && !group.push.adapts && group.push.blockSize == 64)
+        #expect(group.push.feedback == .census(32) && group.push.confirmWithin == .seconds(90))
         #expect(group.push.spread == .milliseconds(400))
         #expect(group.push.repairRounds == 4)
         #expect(group.push.controlRate == 256_000)
@@ -72,6 +74,23 @@ import Testing
         #expect(group.push.unicastBelow == 5)
         #expect(group.push.beaconInterval == .seconds(120))
         #expect(group.revocation == .flat)
+    }
+
+    @Test func theMethodOfRevocationFollowsTheSizeUnlessItIsNamed() throws {
+        func group(ships: Int, _ line: String = "") throws -> GroupEntry {
+            let names = (1...ships).map { "ship\($0)" }
+            let members = names.map { "      - client: \($0)\n" }.joined()
+            let text = GoldenCases.goodServer
+                .replacing("[ship1, ship2]", with: "[\(names.joined(separator: ", "))]")
+                .replacing("      - client: ship1\n", with: members + (line.isEmpty ? "" : "    \(line)\n"))
+            return try #require(parse(text).inventory.groups.first)
+        }
+        // With site1.
+        #expect(try group(ships: 7).revocation == .flat && group(ships: 8).revocation == .lkh)
+        #expect(try group(ships: 8, "revocation: flat").revocation == .flat)
+        #expect(try group(ships: 1, "revocation: lkh").revocation == .lkh)
+        #expect(try group(ships: 1, "backward-secrecy: true").revocation == .lkh)
+        #expect(try group(ships: 1, "backward-secrecy: true").backwardSecrecy && !group(ships: 8).backwardSecrecy)
     }
 
     @Test func whatIsLeftOutHasItsDefault() throws {
@@ -240,6 +259,11 @@ import Testing
             rollover: {activate-after: 1.5s, keep-old: 3s, commit-at: 99.9%}
             push:
               copies: 3
+              proactive: 1.35
+              adapt: false
+              block-size: 64
+              feedback: census 32
+              confirm-within: 90s
               spread: 400ms
               repair-rounds: 4
               control-rate: 256kbit/s

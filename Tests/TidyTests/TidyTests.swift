@@ -145,11 +145,13 @@ extension TidyTests {
         "ReliablePush": ["ErasureCode", "FMKE", "Basics"],
         "ESP": ["Cryptography", "Basics"],
         "LinkModel": ["Basics"],
-        "KeyServer": ["FMKE", "ReliablePush", "Store", "IKEv1", "ISAKMP", "Cryptography", "Basics"],
-        "GroupMember": ["FMKE", "ReliablePush", "ESP", "Store", "IKEv1", "ISAKMP", "Cryptography", "Basics"],
+        "KeyServer": ["FMKE", "ReliablePush", "KeyTree", "Store", "IKEv1", "ISAKMP", "Cryptography", "Basics"],
+        "GroupMember": [
+            "FMKE", "ReliablePush", "KeyTree", "ESP", "Store", "IKEv1", "ISAKMP", "Cryptography", "Basics",
+        ],
         "Simulator": [
-            "KeyServer", "GroupMember", "ReliablePush", "FMKE", "ESP", "LinkModel", "Store", "IKEv1", "Cryptography",
-            "Basics",
+            "KeyServer", "GroupMember", "ReliablePush", "KeyTree", "FMKE", "ESP", "LinkModel", "Store", "IKEv1",
+            "Cryptography", "Basics", "Glibc",
         ],
         "EventLoop": ["CLibevent", "CLinux", "Basics", "Glibc"],
         "DataPlane": ["EventLoop", "ESP", "CLinux", "Cryptography", "Basics", "Glibc"],
@@ -168,7 +170,7 @@ extension TidyTests {
             "ArgumentParser", "Logging", "Foundation",
         ],
         "satemu": ["LinkModel", "CLinux", "Basics", "ArgumentParser", "Yams", "Foundation", "Glibc"],
-        "satsim": ["Simulator", "Basics", "ArgumentParser"],
+        "satsim": ["Simulator", "ReliablePush", "Basics", "ArgumentParser"],
     ]
 
     /// The module that a line imports.

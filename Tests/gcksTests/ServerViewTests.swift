@@ -46,6 +46,17 @@ import Testing
         #expect(ServerView.exitStatus(.null) == 2)
     }
 
+    @Test func aKeyTreeHasALineOfItsOwn() throws {
+        let value = try value(
+            """
+            {"state": "ok", "groups": [{"name": "news", "members": [], "epoch": 1, "transaction": 7, "tree":
+              {"members": 6, "height": 3, "updateTransaction": 5, "updateOctets": 502, "updateDatagrams": 1}}]}
+            """)
+        #expect(
+            ServerView.status(value).contains(
+                "tree of news:  6 members, height 3, last change 502 octets (transaction 5)\n"))
+    }
+
     @Test func tables() throws {
         let value = try value(snapshot)
         let groups = ServerView.groups(value["groups"]).split(separator: "\n")
@@ -74,13 +85,14 @@ import Testing
             """
             {"verdict": "unconfirmed", "unconfirmed": ["site2"], "transactions": {"news": 43}, "reports": [
               {"group": "news", "transaction": 43, "epoch": 3, "verdict": "unconfirmed", "seconds": 4.2, "rounds": 3,
-               "datagrams": 9, "unicasts": 1, "confirmed": [{"client": "site1", "seconds": 0.7}],
+               "datagrams": 9, "multicastOctets": 4100, "unicasts": 1,
+               "confirmed": [{"client": "site1", "seconds": 0.7}],
                "unconfirmed": [{"client": "site2", "reason": "silent"}], "absent": ["site3"]}]}
             """)
         #expect(
             ServerView.verdict(value) == """
                 group news: confirmed by 1 of 2 members in 4.2s \
-                (transaction 43, epoch 3, rounds 3, datagrams 9, unicasts 1)
+                (transaction 43, epoch 3, rounds 3, datagrams 9, octets 4100, unicasts 1)
                   unconfirmed: site2 (silent): it gets the keys by unicast as soon as it is heard
                   absent: site3 (gets the keys when it registers)
 

@@ -10,6 +10,10 @@ import Glibc
         ("batch-bytes", KeyTreeBytes.batch),
         ("leave-rate", KeyTreeSpeed.leave),
         ("batch-cpu", KeyTreeSpeed.batch),
+        ("zhang-replay", ZhangReplay.run),
+        ("one-packet", OnePacket.run),
+        ("confirm-all", ConfirmAll.run),
+        ("nack-control", NACKControl.run),
     ]
 
     static func main() throws {

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Basics
+internal import Cryptography
+internal import FMKE
+internal import KeyTree
+internal import ReliablePush
+internal import Store
+
+/// The key tree of a group (docs/KEYTREE.md): who enters and leaves it when. A member's index in the group is its slot.
+///
+///     absent --registers--> in the tree, told its path                     without backward secrecy
+///     absent --registers--> waiting --transaction `joined`--> in the tree  with it
+///     in the tree --revoked--> leaving --transaction `revocation`--> gone
+extension KeyServer {
+    /// A new tree for each run of the server, as all its other keys. With backward secrecy, who had keys in an earlier
+    /// run is in it from the start: it has nothing to wait for.
+    func plantTree(of group: inout GroupState, records: any RecordStore) throws -> [Record] {
+        guard group.entry.revocation == .lkh else { return [] }
+        let tree = try KeyTreeServer(
+            parameters: KeyTreeParameters(backwardSecrecy: group.entry.backwardSecrecy), random: random)
+        // Its full size now, while nobody must be told.
+        try tree.reserve(slots: group.entry.members.count)
+        if group.entry.backwardSecrecy {
+            for (name, member) in group.members
+            where try records.value(of: "group/\(group.entry.id)/confirmed/\(name)") != nil {
+                try tree.join(at: member.index)
+            }
+        }
+        let change = try tree.commit(transaction: group.transaction)
+        group.tree = tree
+        // Nodes that an earlier tree left in the store are older than this number.
+        var writer = OctetWriter(capacity: 8)
+        writer.u64(group.transaction)
+        return [Record("group/\(group.entry.id)/tree/planted", Secret(writer.bytes))]
+            + self.records(of: change.changed, tree, group.entry.id)
+    }
+
+    /// A client that registered gets its place in the tree, unless it has it.
+    func enterTree(_ name: String, of id: UInt32, now: Instant) {
+        guard let group = groups[id], let tree = group.tree, let member = group.members[name],
+            !tree.isMember(member.index)
+        else { return }
+        do {
+            if !tree.isNewcomer(member.index) { try tree.join(at: member.index) }
+            if group.entry.backwardSecrecy {
+                renew(id, reason: .joined, now: now)
+            } else {
+                outputs.append(.persist(records(of: try tree.admit(), tree, id)))
+            }
+        } catch {
+            log(.error, "tree.failed", ["group": group.entry.name, "client": name, "reason": "\(error)"])
+        }
+    }
+
+    /// A client that has gone is not taken in, so that it is not told later what was made while it was away.
+    func waitNoMore(_ member: MemberState, of id: UInt32) {
+        guard let tree = groups[id]?.tree, tree.isNewcomer(member.index) else { return }
+        try? tree.leave(member.index)
+    }
+
+    /// Notes that a member is to leave.
+    /// - Returns: whether it may know keys of the group.
+    func takeOutOfTree(_ member: MemberState, of id: UInt32) -> Bool {
+        guard let tree = groups[id]?.tree else { return true }
+        // Before the leave, which makes it no newcomer any more.
+        let heldKeys = tree.isMember(member.index)
+        try? tree.leave(member.index)
+        return heldKeys
+    }
+
+    /// Sends their profile to the members that a transaction took in.
+    func greetNewcomers(of id: UInt32, now: Instant) {
+        guard let names = groups[id]?.newcomers, !names.isEmpty else { return }
+        groups[id]?.newcomers = []
+        for name in names where groups[id]?.members[name]?.holdsKeys == false { sendProfile(to: name, now: now) }
+    }
+
+    /// What to store of a change: the tree's own record and the changed nodes.
+    func records(of changed: [NodeID], _ tree: KeyTreeServer, _ id: UInt32) -> [Record] {
+        let prefix = "group/\(id)/tree"
+        return [Record(prefix, Secret(tree.treeRecord.octets))]
+            + changed.map { node in
+                let record = tree.record(node)
+                var writer = OctetWriter(capacity: 24)
+                writer.u64(record.version)
+                // Revealed to be sealed by the store.
+                if let key = record.key { writer.append(key.revealed()) }
+                return Record("\(prefix)/node/\(hexadecimal(node.rawValue.octets))", Secret(writer.bytes))
+            }
+    }
+}
+
+extension UInt32 {
+    fileprivate var octets: [UInt8] { [24, 16, 8, 0].map { UInt8(truncatingIfNeeded: self >> $0) } }
+}
