@@ -6,11 +6,13 @@ PYTHON ?= python3
 # What `make sim` runs.
 SEEDS ?= 500
 FIRST ?= 1
+# How long `make fuzz` drives each reader.
+SECONDS ?= 60
 # Where `swift build` puts the programs.
 BUILD = .build/debug
 
 .DEFAULT_GOAL := help
-.PHONY: setup build test demo model sim bench lint clean help
+.PHONY: setup build test demo model sim bench fuzz lint clean help
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,8 +40,11 @@ sim: ## The engines in virtual time under faults: SEEDS=n runs from FIRST=n
 	$(SWIFT) build -c release --scratch-path .build-release --product satsim
 	.build-release/release/satsim --seeds $(SEEDS) --first $(FIRST)
 
+fuzz: ## Drive every reader of foreign octets with libFuzzer, SECONDS=60 each; TARGETS= for some of them
+	scripts/fuzz.sh $(SECONDS) $(TARGETS)
+
 lint: ## Look for format errors (swift format -i mends them)
-	$(SWIFT) format lint --strict --recursive Sources Tests bench/Sources Package.swift
+	$(SWIFT) format lint --strict --recursive Sources Tests bench/Sources fuzz/Sources Package.swift
 
 clean: ## Remove what the build made
-	rm -rf .build .build-release bench/.build demo-out
+	rm -rf .build .build-release bench/.build fuzz/.build demo-out

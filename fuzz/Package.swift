@@ -7,9 +7,9 @@ let package = Package(
     name: "fuzz",
     dependencies: [.package(name: "satipsec", path: "..")],
     targets: [
+        .target(name: "CFuzzer"),
         .executableTarget(
-            name: "fuzz", dependencies: [.product(name: "FuzzTargets", package: "satipsec")],
-            // `main` is libFuzzer's.
+            name: "fuzz", dependencies: ["CFuzzer", .product(name: "FuzzTargets", package: "satipsec")],
             swiftSettings: [.treatAllWarnings(as: .error), .unsafeFlags(["-parse-as-library"])])
     ],
     swiftLanguageModes: [.v6]

@@ -17,7 +17,7 @@ enum TreeTarget {
         try server.leave(2)
         _ = try server.join()
         guard let update = try server.commit(transaction: 5).update else { return (keys, []) }
-        return (keys, try update.slices(limit: 80).map(\.octets) + [update.whole().octets])
+        return (keys, try update.slices(limit: 160).map(\.octets) + [update.whole().octets])
     }
 
     static func run(_ octets: [UInt8]) {

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
+import CFuzzer
 import FuzzTargets
 import Glibc
 
-// fuzz is a libFuzzer program: `main` is the library's. FUZZ_TARGET names the reader to drive; with FUZZ_SEEDS=FOLDER it
+// fuzz is a libFuzzer program: the loop is the library's. FUZZ_TARGET names the reader to drive; with FUZZ_SEEDS=FOLDER it
 // writes inputs to begin with and ends. scripts/fuzz.sh does both.
 
 nonisolated(unsafe) private var target = FuzzTarget.isakmp
