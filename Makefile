@@ -32,7 +32,7 @@ demo: setup build ## A protected video stream over an emulated satellite, its ke
 model: ## Explore all states of a small phase 3 with Spin (spec/push.pml)
 	scripts/model.sh
 
-bench: ## Measure against limits and peers: make bench CASE=leave-bytes|zhang-replay|...|all
+bench: ## Measure against limits and peers: make bench CASE=leave-bytes, one-packet, ... or all
 	@$(SWIFT) build --configuration release --package-path bench --product bench
 	@bench/.build/release/bench $(or $(CASE),all)
 

@@ -219,6 +219,9 @@ public final class DeliveryRun {
     // MARK: The members
 
     private func reach(_ header: TransactionHeader, _ body: [UInt8]) {
+        // A BEACON that asks for nothing tells nothing to those who have it all.
+        let isIdle = header.kind == .beacon && header.feedback.mode == .none
+        if isIdle, members.servedCount >= result.members { return }
         guard field.begin(at: now) else { return }
         let served = members.reach(header, body, now: now, field: &field, queue: &queue)
         guard served > 0 else { return }
