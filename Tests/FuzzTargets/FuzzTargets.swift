@@ -4,8 +4,8 @@ import Basics
 import Cryptography
 
 // FuzzTargets owns the entrances through which octets from outside reach a reader, each as a function of octets alone:
-// `fuzz/` drives them with libFuzzer, and the tests replay what it found. A target fails by a trap: of the reader, or of
-// its own `demand` when a promise of docs/FMKE.md is broken ("one value has one encoding").
+// `fuzz/` drives them with libFuzzer, and the tests replay what it found. A target fails by a trap: of the reader, or
+// of its own `demand` when a promise of docs/FMKE.md is broken ("one value has one encoding").
 
 /// An entrance.
 public enum FuzzTarget: String, CaseIterable, Sendable {

@@ -5,8 +5,8 @@ import Cryptography
 import IKEv1
 import ISAKMP
 
-/// First octet: the type of the first payload; second: whether padding is allowed; the rest: a chain. And all of it as a
-/// header with what follows.
+/// First octet: the type of the first payload; second: whether padding is allowed; the rest: a chain. And all of it
+/// as a header with what follows.
 enum ISAKMPTarget {
     static func run(_ octets: [UInt8]) {
         var reader = OctetReader(octets)

@@ -5,8 +5,8 @@ import Cryptography
 import FMKE
 import ReliablePush
 
-/// First octet 0: the rest is a datagram. Else the rest is the plain text in front of SIG, which is signed and sealed as
-/// docs/FMKE.md 6.1 to 6.3 say: everything behind the tag and the signature is the attacker's.
+/// First octet 0: the rest is a datagram. Else the rest is the plain text in front of SIG, which is signed and sealed
+/// as docs/FMKE.md 6.1 to 6.3 say: everything behind the tag and the signature is the attacker's.
 enum PushTarget {
     private static let group: UInt32 = 10
     private static let rekeySA = UnicastTarget.rekeySA
