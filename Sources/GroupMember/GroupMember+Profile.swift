@@ -80,6 +80,8 @@ extension GroupMember {
         }
         // A profile that crossed a newer PUSH on its way may name SAs that we missed. All else we know better.
         let isStale = groups[id].map { section.membership.transaction < $0.receiver.complete } ?? false
+        // What the GCKS had used before it wrote this is old, also when newer keys have overtaken it.
+        groups[id]?.window.raiseFloor(to: section.membership.sequence)
         do {
             if !isStale { try adopt(section, now: now) }
         } catch {
@@ -152,7 +154,6 @@ extension GroupMember {
         group.name = section.name
         group.membership = section.membership
         (group.maySend, group.mayReceive) = (maySend, mayReceive)
-        group.window.raiseFloor(to: section.membership.sequence)
         groups[id] = group
     }
 

@@ -11,24 +11,20 @@ internal import Store
 final class AcceptanceChecker: Checker {
     let name = "b: accepted PUSHes"
 
-    private struct Floor {
-        var sequence: UInt64 = 0
-        var epoch: UInt64 = 0
-    }
     private let directory: Directory
     private var groups: [RekeySPI: Int] = [:]
     private var sent: [Int: [UInt64: [UInt8]]] = [:]
-    /// Last sequence and epoch of each group at the server.
-    private var state: [Int: Floor]
+    /// Last sequence of each group at the server.
+    private var state: [Int: UInt64]
     /// What each profile of the present server said, by member, in the order of generations.
-    private var profiles: [Int: [[Int: Floor]]] = [:]
-    private var floors: [Int: [Int: Floor]] = [:]
+    private var profiles: [Int: [[Int: UInt64]]] = [:]
+    private var floors: [Int: [Int: UInt64]] = [:]
     private var accepted: [Int: [Int: Set<UInt64>]] = [:]
     private(set) var looks = 0
 
     init(_ directory: Directory) {
         self.directory = directory
-        state = Dictionary(uniqueKeysWithValues: directory.roles.indices.map { ($0, Floor()) })
+        state = Dictionary(uniqueKeysWithValues: directory.roles.indices.map { ($0, 0) })
     }
 
     func observe(_ observation: Observation, in simulation: Simulation) {
@@ -39,7 +35,7 @@ final class AcceptanceChecker: Checker {
                 return simulation.violate(name, "a PUSH under an SPI that no record names")
             }
             sent[group, default: [:]][sequence] = bytes
-            state[group]?.sequence = sequence
+            state[group] = sequence
         case .serverStopped: profiles = [:]
         case .serverLogged(let event) where event.name == "configure.sent" || event.name == "configure.failed":
             guard let member = event["client"].flatMap(Directory.member) else { return }
@@ -48,9 +44,6 @@ final class AcceptanceChecker: Checker {
         case .memberLogged(let member, let event) where event.name == "configure.received":
             guard let generation = event["generation"].flatMap({ Int($0) }), let names = event["groups"] else { return }
             raiseFloors(of: member, generation: generation, groups: names)
-        case .memberLogged(let member, let event) where event.name == "group.kek-changed":
-            guard let group = event["group"].flatMap({ directory.index(name: $0) }) else { return }
-            floors[member]?[group, default: Floor()].epoch = event["epoch"].flatMap(UInt64.init) ?? 0
         case .memberPersisted(let member, let record): accept(record, by: member, simulation)
         default: break
         }
@@ -59,7 +52,6 @@ final class AcceptanceChecker: Checker {
     private func learn(_ record: Record) {
         let path = record.path
         guard path.count == 3, path[0] == "group", let group = directory.index(id: path[1]) else { return }
-        if path[2] == "epoch", let number = record.number { state[group]?.epoch = number - 1 }
         guard path[2] == "rekey-sa" else { return }
         var reader = OctetReader(record.value.revealed())
         guard let high = try? reader.u64(), let low = try? reader.u64() else { return }
@@ -72,9 +64,8 @@ final class AcceptanceChecker: Checker {
             guard let group = directory.index(name: String(name)), let new = said[generation - 1][group] else {
                 continue
             }
-            let old = floors[member]?[group] ?? Floor()
-            guard new.epoch >= old.epoch else { continue }
-            floors[member]?[group] = Floor(sequence: max(old.sequence, new.sequence), epoch: new.epoch)
+            let old = floors[member]?[group] ?? 0
+            floors[member]?[group] = max(old, new)
         }
     }
 
@@ -91,8 +82,8 @@ final class AcceptanceChecker: Checker {
         guard accepted[member, default: [:]][group, default: []].insert(sequence).inserted else {
             return simulation.violate(name, "m\(member) accepted PUSH \(sequence) twice")
         }
-        if let floor = floors[member]?[group], sequence <= floor.sequence {
-            simulation.violate(name, "m\(member) accepted PUSH \(sequence), its floor is \(floor.sequence)")
+        if let floor = floors[member]?[group], sequence <= floor {
+            simulation.violate(name, "m\(member) accepted PUSH \(sequence), its floor is \(floor)")
         }
     }
 }

@@ -278,6 +278,19 @@ import Testing
         #expect(world.outbound.count == 1)
     }
 
+    /// What the GCKS had used before it wrote a profile is old, also when the profile itself was overtaken by newer
+    /// keys.
+    @Test func aStaleProfileRaisesTheFloorToo() throws {
+        let world = try HostileServer()
+        try world.configure(10, [world.section(transaction: 1, [world.dataSA(1)])])
+        try world.push(2, [world.dataSA(2)])
+        var late = world.section(transaction: 1, [world.dataSA(1)])
+        late.membership.sequence = 1_000_000
+        try world.configure(11, [late])
+        try world.push(3, [world.dataSA(3)])
+        #expect(world.outbound[world.key(2)] != nil && world.outbound[world.key(3)] == nil)
+    }
+
     @Test func anSAThatIsBeingReplacedDoesNotReplaceItsSuccessor() throws {
         let world = try HostileServer()
         try world.configure(10, [world.section(transaction: 1, [world.dataSA(1)])])
