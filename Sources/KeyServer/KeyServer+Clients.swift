@@ -156,7 +156,7 @@ extension KeyServer {
         client.generation &+= 1
         client.lastProfileAt = now
         do {
-            let messages = try split(&sections, for: name, generation: client.generation)
+            let messages = try split(&sections, for: name, generation: client.generation, now: now)
             for var message in messages {
                 let (number, reservation) = client.sequence.take()
                 if let reservation { outputs.append(record("client/\(name)/sequence", number: reservation)) }
@@ -179,12 +179,12 @@ extension KeyServer {
 
     /// As messages; where a group's SAs do not fit one, those are left out that are missed least.
     private func split(
-        _ sections: inout [GroupSection], for name: String, generation: UInt32
+        _ sections: inout [GroupSection], for name: String, generation: UInt32, now: Instant
     ) throws(FMKEError) -> [Configure] {
         for index in sections.indices {
             var leftOut: [UInt32] = []
             while sections[index].dataSAs.count > configuration.limits.dataAssociationsPerGroup {
-                leftOut.append(Self.leaveOneOut(of: &sections[index].dataSAs))
+                leftOut.append(leaveOneOut(of: &sections[index], now: now))
             }
             while !sections[index].dataSAs.isEmpty {
                 do throws(FMKEError) {
@@ -193,7 +193,7 @@ extension KeyServer {
                     break
                 } catch {
                     guard error == .tooLong, sections[index].dataSAs.count > 1 else { throw error }
-                    leftOut.append(Self.leaveOneOut(of: &sections[index].dataSAs))
+                    leftOut.append(leaveOneOut(of: &sections[index], now: now))
                 }
             }
             guard !leftOut.isEmpty else { continue }
@@ -205,16 +205,25 @@ extension KeyServer {
     }
 
     /// Takes out the SA that is missed least. A sender whose SA ends before it would move on takes the time of the one
-    /// that is left out: after a revocation it must not stay with an SA that the removed client knows.
+    /// that is left out: after a revocation it must not stay with an SA that the removed client knows. That goes for
+    /// the group from then on, so that no later profile takes what it sends with for something that is not in use yet.
     /// - Returns: its SPI.
-    private static func leaveOneOut(of sas: inout [DataSA]) -> UInt32 {
-        let index = leastNeeded(of: sas)
-        let out = sas.remove(at: index)
-        if let end = sas[..<index].last(where: { $0.selector == out.selector })?.deactivateInMilliseconds,
-            let next = sas[index...].firstIndex(where: { $0.selector == out.selector }),
-            sas[next].activateInMilliseconds > end - min(end, flightMilliseconds)
-        {
-            sas[next].activateInMilliseconds = min(sas[next].activateInMilliseconds, out.activateInMilliseconds)
+    private func leaveOneOut(of section: inout GroupSection, now: Instant) -> UInt32 {
+        let index = Self.leastNeeded(of: section.dataSAs)
+        let out = section.dataSAs.remove(at: index)
+        let before = section.dataSAs[..<index].last { $0.selector == out.selector }
+        guard let end = before?.deactivateInMilliseconds, out.direction != .receiver,
+            let next = section.dataSAs[index...].firstIndex(where: { $0.selector == out.selector })
+        else { return out.spi }
+        let successor = section.dataSAs[next]
+        guard successor.activateInMilliseconds > end - min(end, Self.flightMilliseconds),
+            successor.activateInMilliseconds > out.activateInMilliseconds
+        else { return out.spi }
+        section.dataSAs[next].activateInMilliseconds = out.activateInMilliseconds
+        let position = groups[section.group]?.data.firstIndex { $0.sa.spi == successor.spi }
+        if let position {
+            let activateAt = now + .milliseconds(Int64(out.activateInMilliseconds))
+            groups[section.group]?.data[position].activateAt = activateAt
         }
         return out.spi
     }
