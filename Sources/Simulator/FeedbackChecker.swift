@@ -5,11 +5,12 @@ internal import Basics
 /// (e) Answers stay within the budget of the return channel. For every window of w seconds, however long and wherever
 /// it begins, the octets of all STATUS in it, IP and UDP headers included, are at most
 ///
-///     w x (sum of the groups' returnRate) / 8 x 1.1 + 2 answers of each member for each of its groups
+///     w x (sum of the groups' returnRate) / 8 x 1.1 + 3 answers of each member for each of its groups
 ///
 /// The tenth is for answers whose slots two transactions of one group gave at a time. The answers beside the rate are
-/// those that no slot governs: a member that asks for its profile or for new keys does it at once, and one that a copy
-/// or a reordered datagram reached later answers in a slot that is shifted by as much.
+/// those that no slot governs: a member that asks for its profile or for new keys does it at once; one that lacks
+/// something says so at random within the NACK wait; and one that a copy or a reordered datagram reached later answers
+/// in a slot that is shifted by as much.
 final class FeedbackChecker: Checker {
     let name = "e: answers within the budget"
 
@@ -26,7 +27,7 @@ final class FeedbackChecker: Checker {
 
     init(_ directory: Directory) {
         octetsPerSecond = directory.policies.map { Double($0.returnRate) }.reduce(0, +) / 8 * 1.1
-        burst = 2 * directory.answerOctets * Double(directory.roles.map(\.count).reduce(0, +))
+        burst = 3 * directory.answerOctets * Double(directory.roles.map(\.count).reduce(0, +))
     }
 
     func observe(_ observation: Observation, in simulation: Simulation) {
