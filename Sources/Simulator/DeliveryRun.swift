@@ -158,15 +158,24 @@ public final class DeliveryRun {
         queue.schedule(.datagram(Int32(truncatingIfNeeded: flights.count - 1)), at: departure + scenario.delay)
     }
 
-    /// What the GCKS sends besides: it names the newest transaction, ever more rarely (docs/FMKE.md 7.3).
+    /// What the GCKS sends besides: outside of the rounds it names the newest transaction, ever more rarely, and asks a
+    /// share of those that lack it that grows as long as it has to (docs/FMKE.md 7.3).
     private func beacon() {
-        let wait = UInt16(clamping: scenario.policy.roundTrip.wholeMilliseconds)
-        multicast(
-            TransactionHeader(
-                kind: .beacon, group: 1, epoch: 1, transaction: transaction,
-                feedback: FeedbackRequest(mode: .none, nackWaitMilliseconds: wait), activateInMilliseconds: 0,
-                deactivateInMilliseconds: 0), [])
-        beaconPause = min(beaconPause * 2, scenario.policy.beaconInterval)
+        guard let sender else { return }
+        let policy = scenario.policy
+        guard !sender.isInRounds else {
+            queue.schedule(.beacon, at: now + max(beaconPause, policy.roundTrip))
+            return
+        }
+        var share = Double(max(policy.nackTarget, 1)) / Double(max(scenario.members, 1))
+        var seconds = beaconPause.components.seconds
+        while seconds > 1, share < 1 { (seconds, share) = (seconds / 2, share * 8) }
+        let wait = max(policy.roundTrip, policy.slot * min(policy.nackTarget, scenario.members))
+        let question = FeedbackRequest(
+            mode: .none, round: .max, nackWaitMilliseconds: UInt16(clamping: wait.wholeMilliseconds),
+            nackShare: share >= 1 ? .max : UInt16(share * 65_535))
+        multicast(sender.beacon(feedback: question, now: now), [])
+        beaconPause = min(beaconPause * 2, policy.beaconInterval)
         queue.schedule(.beacon, at: now + beaconPause)
     }
 
