@@ -225,13 +225,15 @@ extension PushSender {
         }
     }
 
-    /// How many are asked, and the slots that takes: one for each index from the first to the last of them, since those
-    /// in between answer as well, whether they have confirmed or not.
+    /// How many are asked, and the slots that takes: one for each index of the range that a header names (from the
+    /// first to the last who has not confirmed, asked or not), since everybody of the class in it answers, whether
+    /// confirmed or not.
     private func askedNow() -> (members: Int, slots: UInt32) {
         var (count, first, last) = (0, UInt32.max, UInt32.min)
-        for position in members.positions where members.isUnconfirmed(position) && isAsked(position) {
+        for position in members.positions where members.isUnconfirmed(position) {
             let member = members.member(at: position)
-            (count, first, last) = (count + 1, min(first, member), max(last, member))
+            (first, last) = (min(first, member), max(last, member))
+            if isAsked(position) { count += 1 }
         }
         guard count > 0 else { return (0, 0) }
         var modulus: UInt32 = 1
