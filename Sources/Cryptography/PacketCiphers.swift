@@ -207,9 +207,9 @@ private func fits(_ range: Range<Int>, _ count: Int) -> Bool { range.lowerBound 
             ]
             return unsafe key.withOctets { octets in
                 // An empty key is legal (RFC 2104 pads it), but no pointer at all would mean "the key of before".
-                var placeholder: UInt8 = 0
+                var noOctets: UInt8 = 0
                 guard let base = unsafe octets.bindMemory(to: UInt8.self).baseAddress, octets.count > 0 else {
-                    return unsafe EVP_MAC_init(created, &placeholder, 0, &parameters)
+                    return unsafe EVP_MAC_init(created, &noOctets, 0, &parameters)
                 }
                 return unsafe EVP_MAC_init(created, base, octets.count, &parameters)
             }

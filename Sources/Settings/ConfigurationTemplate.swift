@@ -5,7 +5,7 @@ internal import Basics
 /// The configuration files that `gcks init` writes.
 enum ConfigurationTemplate {
     static func server(_ server: Provisioning.Server, _ provisioning: Provisioning) -> String {
-        let hint = server.isPlaceholder ? "   # change this: the GCKS's own address, where it listens" : ""
+        let hint = server.isStandIn ? "   # change this: the GCKS's own address, where it listens" : ""
         return """
             # SatIPSec key server. Check it with: gcks check --config \(provisioning.configurationPath)
             # Durations have a unit (500ms, 2s, 5min, 8h), rates too (64kbit/s), and sizes (1GiB). Secrets stay in
@@ -70,7 +70,7 @@ enum ConfigurationTemplate {
     }
 
     static func client(_ client: Provisioning.Client, of server: Provisioning.Server) -> String {
-        let hint = server.isPlaceholder ? "   # change this: the GCKS's address" : ""
+        let hint = server.isStandIn ? "   # change this: the GCKS's address" : ""
         return """
             # SatIPSec client \(client.name). Check it with: satipsec check --config satipsec.yaml
 

@@ -67,10 +67,10 @@ public struct Provisioning {
     }
 
     /// What stands in the files for the key server's address as long as nobody has said it; nil once it is known.
-    public var placeholder: IPAddress? {
+    public var standIn: IPAddress? {
         get throws(SettingsError) {
             let server = try server()
-            return server.isPlaceholder ? server.address : nil
+            return server.isStandIn ? server.address : nil
         }
     }
 
@@ -79,7 +79,7 @@ public struct Provisioning {
         var identity = "gcks"
         var address: IPAddress
         /// The address stands for one that we do not know.
-        var isPlaceholder = false
+        var isStandIn = false
         var port: UInt16 = 848
         var natPort: UInt16 = 4500
     }
@@ -87,8 +87,8 @@ public struct Provisioning {
     /// From an existing configuration, as far as it says; what the caller says comes first.
     private func server() throws(SettingsError) -> Server {
         let isV4 = clients.first?.address.isV4 ?? true
-        let placeholder = isV4 ? IPAddress.v4(192, 0, 2, 1) : .v6(0x2001_0db8_0000_0000, 1)
-        var server = Server(address: placeholder)
+        let standIn = isV4 ? IPAddress.v4(192, 0, 2, 1) : .v6(0x2001_0db8_0000_0000, 1)
+        var server = Server(address: standIn)
         var known: IPAddress?
         if Files.exists(configurationPath) {
             let path = configurationPath
@@ -104,8 +104,8 @@ public struct Provisioning {
             server.natPort = top.optional("nat-port", .port, default: server.natPort)
         }
         server.identity = identity ?? server.identity
-        server.address = address ?? known ?? placeholder
-        server.isPlaceholder = server.address == placeholder
+        server.address = address ?? known ?? standIn
+        server.isStandIn = server.address == standIn
         return server
     }
 

@@ -42,23 +42,23 @@ struct InitCommand: ParsableCommand {
         do {
             let steps = try provisioning.make(random: SystemRandom())
             for step in steps { Terminal.write("\(step.isNew ? "made" : "kept")  \(step.path)\n") }
-            explain(provisioning, steps, placeholder: try provisioning.placeholder)
+            explain(provisioning, steps, standIn: try provisioning.standIn)
         } catch {
             Terminal.complain(error.description)
             throw ExitCode(ExitStatus.error)
         }
     }
 
-    private func explain(_ provisioning: Provisioning, _ steps: [Provisioning.Step], placeholder: IPAddress?) {
+    private func explain(_ provisioning: Provisioning, _ steps: [Provisioning.Step], standIn: IPAddress?) {
         let configuration = provisioning.configurationPath
         let entries = provisioning.clientEntries(madeBy: steps)
         if steps.contains(where: { $0.path == configuration && !$0.isNew }), !entries.isEmpty {
             Terminal.write("\n\(configuration) was there already. Add to its clients, and to their groups' members:\n")
             Terminal.write(entries)
         }
-        if let placeholder {
+        if let standIn {
             let files = client.isEmpty ? "" : " and in each client's satipsec.yaml"
-            Terminal.write("\nThe key server's address is not known: replace \(placeholder) in gcks.yaml\(files).\n")
+            Terminal.write("\nThe key server's address is not known: replace \(standIn) in gcks.yaml\(files).\n")
             Terminal.write("(With --address, init writes it itself.)\n")
         }
         Terminal.write("\nNext: edit \(configuration), then gcks check --config \(configuration)\n")
