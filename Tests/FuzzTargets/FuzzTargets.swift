@@ -13,12 +13,14 @@ public enum FuzzTarget: String, CaseIterable, Sendable {
     case isakmp
     /// Datagrams to an endpoint in both roles.
     case phase1
-    /// The payloads of CONFIGURE, of its answer and of STATUS, after decryption.
-    case configure, answer, status
+    /// The payloads of CONFIGURE, of its answer, of STATUS and of a digest, after decryption.
+    case configure, answer, status, digest
     /// The plain body of a PUSH's data datagram.
     case update
     /// A PUSH as a datagram, and one whose inside was chosen by an attacker who has the KEK and the signing key.
     case push
+    /// Datagrams of one block, data and parity in any order.
+    case block
     /// What a member of a key tree takes: a slice of an update, its keys, stored records.
     case tree
     /// An ESP datagram, and one whose inner packet was chosen by an attacker who has the SA's key.
@@ -38,8 +40,10 @@ public enum FuzzTarget: String, CaseIterable, Sendable {
         case .configure: UnicastTarget.configure(octets)
         case .answer: UnicastTarget.answer(octets)
         case .status: UnicastTarget.status(octets)
+        case .digest: UnicastTarget.digest(octets)
         case .update: UnicastTarget.update(octets)
         case .push: PushTarget.run(octets)
+        case .block: BlockTarget.run(octets)
         case .tree: TreeTarget.run(octets)
         case .esp: ESPTarget.run(octets)
         case .settings: SettingsTarget.run(octets)
@@ -56,8 +60,10 @@ public enum FuzzTarget: String, CaseIterable, Sendable {
         case .configure: UnicastTarget.configureSeeds
         case .answer: UnicastTarget.answerSeeds
         case .status: UnicastTarget.statusSeeds
+        case .digest: UnicastTarget.digestSeeds
         case .update: UnicastTarget.updateSeeds
         case .push: PushTarget.seeds
+        case .block: BlockTarget.seeds
         case .tree: TreeTarget.seeds
         case .esp: ESPTarget.seeds
         case .settings: SettingsTarget.seeds

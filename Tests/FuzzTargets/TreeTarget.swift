@@ -20,6 +20,10 @@ enum TreeTarget {
         return (keys, try update.slices(limit: 160).map(\.octets) + [update.whole().octets])
     }
 
+    /// What a profile and a PUSH carry of it.
+    static var memberKeys: [UInt8] { scene.keys }
+    static var slice: [UInt8] { scene.slices.last ?? [] }
+
     static func run(_ octets: [UInt8]) {
         guard let kind = octets.first else { return }
         let rest = Array(octets.dropFirst())

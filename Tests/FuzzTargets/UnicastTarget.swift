@@ -7,33 +7,34 @@ import ISAKMP
 
 /// Payload chains of phase 2 and of STATUS, and the body of a PUSH.
 enum UnicastTarget {
-    private static func chain(_ first: PayloadType, _ octets: [UInt8]) -> [RawPayload]? {
-        try? PayloadChain.parse(first: first, octets[...], limit: 256, allowPadding: false)
-    }
-
     static func configure(_ octets: [UInt8]) {
-        guard let payloads = chain(.profile, octets), let message = try? Configure(payloads: payloads) else { return }
-        guard let again = try? message.payloads(limits: unlimited) else {
-            return demand(false, "what was read can be written")
-        }
-        demand(PayloadChain.encode(again).octets == octets, "CONFIGURE has one encoding")
+        readAndWrite(.profile, octets, { try Configure(payloads: $0) }, { try $0.payloads(limits: unlimited) })
     }
 
     static func answer(_ octets: [UInt8]) {
-        guard let payloads = chain(.acknowledgement, octets), let message = try? ConfigureAnswer(payloads: payloads)
-        else { return }
-        guard let again = try? message.payloads(limits: unlimited) else {
-            return demand(false, "what was read can be written")
-        }
-        demand(PayloadChain.encode(again).octets == octets, "the answer has one encoding")
+        readAndWrite(
+            .acknowledgement, octets, { try ConfigureAnswer(payloads: $0) }, { try $0.payloads(limits: unlimited) })
     }
 
     static func status(_ octets: [UInt8]) {
-        guard let payloads = chain(.report, octets), let message = try? Status(payloads: payloads) else { return }
-        guard let again = try? message.payloads(limits: unlimited) else {
-            return demand(false, "what was read can be written")
-        }
-        demand(PayloadChain.encode(again).octets == octets, "STATUS has one encoding")
+        readAndWrite(.report, octets, { try Status(payloads: $0) }, { try $0.payloads(limits: unlimited) })
+    }
+
+    static func digest(_ octets: [UInt8]) {
+        readAndWrite(.digest, octets, { ReportDigest(payloads: $0) }, { [$0.payload] })
+    }
+
+    /// What was read can be written, and gives the same octets.
+    private static func readAndWrite<Message>(
+        _ first: PayloadType, _ octets: [UInt8], _ read: ([RawPayload]) throws -> Message?,
+        _ write: (Message) throws -> [RawPayload]
+    ) {
+        guard
+            let payloads = try? PayloadChain.parse(first: first, octets[...], limit: 256, allowPadding: false),
+            let message = try? read(payloads)
+        else { return }
+        guard let written = try? write(message) else { return demand(false, "what was read can be written") }
+        demand(PayloadChain.encode(written).octets == octets, "a message has one encoding")
     }
 
     static func update(_ octets: [UInt8]) {
@@ -81,11 +82,13 @@ enum UnicastTarget {
     ]
 
     static let configureSeeds: [[UInt8]] = {
-        let section = GroupSection(
+        var section = GroupSection(
             group: 10, name: "news",
             membership: Membership(memberIndex: 3, senderID: 1, sequence: 41, transaction: 5), rekeySA: rekeySA,
             dataSAs: streams)
-        let messages = [[], [section]].map {
+        let flat = section
+        section.treeKeys = Secret(TreeTarget.memberKeys)
+        let messages = [[], [flat], [section]].map {
             Configure(sequence: 7, generation: 2, part: 0, partCount: 1, groups: $0)
         }
         return messages.map { message in
@@ -99,6 +102,8 @@ enum UnicastTarget {
             items: [.init(group: 10, spi: 0, code: .installed), .init(group: 10, spi: 0x1001, code: .failed)])
         return [PayloadChain.encode(Fixture.made { try answer.payloads() }).octets]
     }()
+
+    static let digestSeeds: [[UInt8]] = [PayloadChain.encode([ReportDigest([10: 5]).payload]).octets]
 
     static let statusSeeds: [[UInt8]] = {
         let status = Status(
@@ -116,6 +121,8 @@ enum UnicastTarget {
             KeyUpdate(rekeySA: nil, dataSAs: streams, replaced: [0x3001]),
             KeyUpdate(rekeySA: rekeySA, dataSAs: [], replaced: []),
             KeyUpdate(rekeySA: nil, dataSAs: [], replaced: [0x3001, 0x3002]),
+            KeyUpdate(rekeySA: rekeySA, dataSAs: [streams[0]], replaced: [0x3001], treeSlice: TreeTarget.slice)
+                .masked(groupKey: Fixture.masterKey, group: 10, transaction: 5),
         ]
         let bodies = updates.map { update in Fixture.made { try update.body() } }
         return bodies + bodies.map { body in Fixture.made { try Shard.make(body, size: body.count + 8) } }
