@@ -23,13 +23,17 @@ import Glibc
             print("usage: bench CASE...   with CASE one of: \((names + ["all"]).joined(separator: " "))")
             exit(64)
         }
-        var isMissed = false
+        var (met, missed): (Int, [String]) = (0, [])
         for entry in cases where chosen.contains(entry.name) || chosen.contains("all") {
             let report = try entry.run()
             report.print(entry.name)
-            if report.isMissed { isMissed = true }
+            fflush(nil)  // a case is seen when it is done, also through a pipe
+            met += report.count(isMet: true)
+            let misses = report.count(isMet: false)
+            if misses > 0 { missed.append("\(misses) of \(entry.name)") }
         }
-        exit(isMissed ? 1 : 0)
+        print("\(met) targets met; missed: \(missed.isEmpty ? "none" : missed.joined(separator: ", "))")
+        exit(missed.isEmpty ? 0 : 1)
     }
 }
 
@@ -49,7 +53,9 @@ struct Report {
     /// How it was measured.
     var note: String
     var lines: [Line] = []
-    var isMissed: Bool { lines.contains { $0.isMet == false } }
+
+    /// Of the lines that have a target, how many met or missed it.
+    func count(isMet: Bool) -> Int { lines.count { $0.isMet == isMet } }
 
     func print(_ name: String) {
         let head = ["workload", "figure", "limit or peer", "ratio", "target", ""]
