@@ -34,7 +34,10 @@ final class KnowledgeChecker: Checker {
 
     init(_ directory: Directory) {
         self.directory = directory
-        secrets = directory.roles.map { _ in GroupSecrets() }
+        secrets = directory.policies.map { policy in
+            GroupSecrets(
+                flows: policy.flows.map { Flow(selector: $0, suite: policy.suite, lifetimeKilobytes: nil) })
+        }
         recordings = directory.roles.map { _ in [] }
     }
 
