@@ -170,11 +170,12 @@ public struct SuccessorKeys: Sendable {
 }
 
 extension KeyUpdate {
-    /// The update with all keys in the clear: the masks come off what is carried along, and behind it stand the SAs that
-    /// follow from the group key, in the order of their flows' octets. For an update that was read and has a `succession`.
+    /// The update with all keys in the clear: the masks come off what is carried along, and behind it stand the SAs
+    /// that follow from the group key, in the order of their flows' octets. For an update that was read and has a
+    /// `succession`.
     ///
-    /// Throws `unsupported` when the GCKS means other flows than these, `malformed` for an SPI that is reserved or stands
-    /// twice, `limit` for an epoch behind the last.
+    /// Throws `unsupported` when the GCKS means other flows than these, `malformed` for an SPI that is reserved or
+    /// stands twice, `limit` for an epoch behind the last.
     public func completed(
         flows: [Flow], predecessor: RekeySA, groupKey: Secret, group: UInt32, transaction: UInt64
     ) throws(FMKEError) -> KeyUpdate {

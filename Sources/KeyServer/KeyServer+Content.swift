@@ -90,8 +90,9 @@ extension KeyServer {
         }
     }
 
-    /// Under the old KEK, which a removed member knows, with every key under its mask, or none where all new ones follow
-    /// from the group key. No parts when a part of the update does not fit beside the keys: then unicast has to do.
+    /// Under the old KEK, which a removed member knows, with every key under its mask, or none where all new ones
+    /// follow from the group key. No parts when a part of the update does not fit beside the keys: then unicast has to
+    /// do.
     private func masked(
         _ update: Update, _ tree: KeyTreeServer, _ group: GroupState, missed: [DataSA], made: [DataSA],
         rekeySA: RekeySA? = nil, succession: Succession? = nil

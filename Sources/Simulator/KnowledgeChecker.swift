@@ -123,6 +123,16 @@ final class KnowledgeChecker: Checker {
         }
     }
 
+    /// Somebody tells a member the root keys of today, and nothing else.
+    func tellRoot(_ member: Int) {
+        for (group, secrets) in secrets.enumerated() {
+            guard let root = secrets.height.map({ NodeID(level: $0, index: 0) }), let key = secrets.tree[root] else {
+                continue
+            }
+            knowledge(of: member) { $0[group].tell(path: [(root, key)]) }
+        }
+    }
+
     /// A member of a group passes for one that its next transaction takes in.
     func passForNewcomer(_ member: Int, _ group: Int) {
         since[member, default: [:]][group] = secrets[group].transaction + 1

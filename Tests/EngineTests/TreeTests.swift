@@ -166,8 +166,8 @@ import Testing
         for name in ["site2", "site4", "site5"] { #expect(try world.client(name).inbound[active] == nil) }
     }
 
-    /// Where the change does not fit one datagram, each member takes the one with its slots. One leave always fits where a
-    /// profile does, so many go at once.
+    /// Where the change does not fit one datagram, each member takes the one with its slots. One leave always fits
+    /// where a profile does, so many go at once.
     @Test func aChangeInSeveralDatagramsReachesEverybody() throws {
         var options = Self.options(["hub"] + (1...79).map { "site\($0)" })
         options.adjustServer = { $0.limits.datagramOctetsSent = 720 }
