@@ -133,7 +133,7 @@ let package = Package(
             swiftSettings: common),
         tests(of: "gcks", ["Commands", "Control", "Settings", arguments]),
         tests(of: "satipsec", ["Commands", "Control", "Settings", arguments]),
-        tests(of: "Simulator", ["ReliablePush", "FMKE", "KeyTree", "Cryptography", "Basics"]),
+        tests(of: "Simulator", ["KeyServer", "ReliablePush", "FMKE", "KeyTree", "Cryptography", "Basics"]),
         .testTarget(name: "TidyTests", swiftSettings: common),
         .testTarget(
             name: "DemoTests", dependencies: ["satemu"], exclude: ["test_claims.py", "test_emulator.py"],

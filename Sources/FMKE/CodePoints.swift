@@ -73,6 +73,8 @@ enum Wire {
     static let genericHeaderSize = 4
     static let profileSize = 16
     static let transactionSize = 64
+    /// SUCCESSION without the slice.
+    static let successionSize = 16
     /// Header and sequence of a PUSH: what the tag covers in clear.
     static let pushPrefixSize = 36
     static let tagSize = 16

@@ -306,14 +306,21 @@ public struct KeyUpdate: Sendable, Equatable {
     /// What changes in the group's key tree (docs/KEYTREE.md 4), for a transaction that changes it; opaque here. Then
     /// there is a new KEK, and on the wire every key is masked: see `masked`.
     public var treeSlice: [UInt8]?
+    /// The new KEK and data SAs follow from the new group key and do not travel: see `completed`. Then there is a
+    /// slice, `rekeySA` is nil, `dataSAs` are those of earlier transactions alone, and `replaced` is empty.
+    public var succession: Succession?
     /// Whether the keys in here are under their masks. Only such an update with a slice has a body.
     public internal(set) var areKeysMasked = false
 
-    public init(rekeySA: RekeySA?, dataSAs: [DataSA], replaced: [UInt32], treeSlice: [UInt8]? = nil) {
+    public init(
+        rekeySA: RekeySA?, dataSAs: [DataSA], replaced: [UInt32], treeSlice: [UInt8]? = nil,
+        succession: Succession? = nil
+    ) {
         self.rekeySA = rekeySA
         self.dataSAs = dataSAs
         self.replaced = replaced
         self.treeSlice = treeSlice
+        self.succession = succession
     }
 }
 

@@ -5,7 +5,8 @@ import Cryptography
 import ISAKMP
 
 // The plain body of a data datagram (docs/FMKE.md 6.5): the type of the first payload, then the chain
-// `SA, [D,] KD` or `D` alone. It is what parity is computed over, and it stands in the PUSH behind TRANSACTION.
+// `SA, [D,] KD`, `D` alone, or `SUCCESSION [, SA, KD]`. It is what parity is computed over, and it stands in the PUSH
+// behind TRANSACTION.
 
 extension KeyUpdate {
     /// The plain body. Throws `malformed` for an update without content, for times inside the SAs (they stand in the
@@ -21,28 +22,41 @@ extension KeyUpdate {
         }
         if rekeySA != nil || !dataSAs.isEmpty {
             let associations = SecurityAssociations(
-                rekeySA: rekeySA, dataSAs: dataSAs, tree: treeSlice.map { Secret($0) }, carriesTimes: false,
-                limits: limits)
+                rekeySA: rekeySA, dataSAs: dataSAs, tree: succession == nil ? treeSlice.map { Secret($0) } : nil,
+                carriesTimes: false, followsSuccession: succession != nil, limits: limits)
             let (association, keys) = try associations.payloads()
             payloads = [association] + payloads + [keys]
+        }
+        if let succession, let treeSlice {
+            payloads.insert(RawPayload(.succession, succession.octets + treeSlice), at: 0)
         }
         return PlainBody.encode(payloads)
     }
 
     /// Reads a plain body. Throws `malformed`, `unsupported` or `limit`.
     public init(body: [UInt8], limits: Limits = Limits()) throws(FMKEError) {
-        let payloads = try PlainBody.decode(body)
+        var payloads = try PlainBody.decode(body)
         var update = KeyUpdate(rekeySA: nil, dataSAs: [], replaced: [])
+        if payloads.first?.type == .succession {
+            var reader = FieldReader(payloads.removeFirst().body)
+            update.succession = try Succession(reading: &reader)
+            update.treeSlice = reader.remainder()
+            update.areKeysMasked = true
+        }
         if let delete = payloads.first(where: { $0.type == .delete }) {
             update.replaced = try Self.replaced(in: delete.body)
         }
         if let association = payloads.first, association.type == .securityAssociation, let keys = payloads.last {
             let associations = try SecurityAssociations(
-                association: association.body, keys: keys.body, carriesTimes: false, limits: limits)
+                association: association.body, keys: keys.body, carriesTimes: false,
+                followsSuccession: update.succession != nil, limits: limits)
             update.rekeySA = associations.rekeySA
             update.dataSAs = associations.dataSAs
-            update.treeSlice = associations.tree?.revealed()
-            update.areKeysMasked = associations.tree != nil
+            if let tree = associations.tree {
+                // A second slice, where SUCCESSION has brought one, goes with no rekey SA and was refused by that.
+                update.treeSlice = tree.revealed()
+                update.areKeysMasked = true
+            }
         }
         try update.check(limits)
         self = update
@@ -82,7 +96,7 @@ extension KeyUpdate {
         return current.isEmpty ? parts : parts + [current]
     }
 
-    private var isEmpty: Bool { rekeySA == nil && dataSAs.isEmpty && replaced.isEmpty }
+    private var isEmpty: Bool { rekeySA == nil && dataSAs.isEmpty && replaced.isEmpty && succession == nil }
 
     private static func replaced(in body: [UInt8]) throws(FMKEError) -> [UInt32] {
         let delete: DeletePayload
@@ -98,8 +112,12 @@ extension KeyUpdate {
     }
 
     private func check(_ limits: Limits) throws(FMKEError) {
-        guard !isEmpty, treeSlice == nil || rekeySA != nil, areKeysMasked == (treeSlice != nil) else {
-            throw .malformed
+        guard !isEmpty, treeSlice == nil || rekeySA != nil || succession != nil, areKeysMasked == (treeSlice != nil)
+        else { throw .malformed }
+        if let succession {
+            try succession.check()
+            guard let treeSlice, !treeSlice.isEmpty, rekeySA == nil, replaced.isEmpty else { throw .malformed }
+            guard dataSAs.count + Int(succession.flowCount) <= limits.dataAssociationsPerGroup else { throw .limit }
         }
         guard replaced.count <= limits.dataAssociationsPerGroup else { throw .limit }
         let named = replaced + dataSAs.map(\.spi)
@@ -111,6 +129,7 @@ extension KeyUpdate {
 enum PlainBody {
     private static let forms: [[PayloadType]] = [
         [.securityAssociation, .keyDownload], [.securityAssociation, .delete, .keyDownload], [.delete],
+        [.succession], [.succession, .securityAssociation, .keyDownload],
     ]
 
     static func encode(_ payloads: [RawPayload]) -> [UInt8] {
@@ -125,7 +144,7 @@ enum PlainBody {
         return payloads
     }
 
-    /// The payloads of a data datagram are one of three sequences.
+    /// The payloads of a data datagram are one of these sequences.
     static func check(_ payloads: some Collection<RawPayload>) throws(FMKEError) {
         guard forms.contains(payloads.map(\.type)) else {
             let known = Set(forms.joined())

@@ -18,13 +18,19 @@ struct SecurityAssociations {
     var tree: Secret?
     /// Where a data SA carries its own times: in CONFIGURE. In a PUSH they stand in the TRANSACTION payload.
     var carriesTimes: Bool
+    /// Whether the tree's slice and the new KEK are in a SUCCESSION payload in front.
+    var followsSuccession: Bool
     var limits: Limits
 
-    init(rekeySA: RekeySA?, dataSAs: [DataSA], tree: Secret?, carriesTimes: Bool, limits: Limits) {
+    init(
+        rekeySA: RekeySA?, dataSAs: [DataSA], tree: Secret?, carriesTimes: Bool, followsSuccession: Bool = false,
+        limits: Limits
+    ) {
         self.rekeySA = rekeySA
         self.dataSAs = dataSAs
         self.tree = tree
         self.carriesTimes = carriesTimes
+        self.followsSuccession = followsSuccession
         self.limits = limits
     }
 
@@ -58,7 +64,9 @@ struct SecurityAssociations {
         return (RawPayload(.securityAssociation, writer.bytes), try KeyPacket.payload(packets))
     }
 
-    init(association: [UInt8], keys: [UInt8], carriesTimes: Bool, limits: Limits) throws(FMKEError) {
+    init(
+        association: [UInt8], keys: [UInt8], carriesTimes: Bool, followsSuccession: Bool = false, limits: Limits
+    ) throws(FMKEError) {
         var reader = FieldReader(association)
         guard try reader.u32() == GDOI.domain, try reader.u32() == GDOI.situation else { throw .unsupported }
         guard let first = UInt8(exactly: try reader.u16()) else { throw .malformed }
@@ -67,7 +75,7 @@ struct SecurityAssociations {
             first: PayloadType(rawValue: first), reader.remainder(), limit: 1 + limits.dataAssociationsPerGroup)
         var packets = try KeyPacketReader(keys)
         let tree = try packets.tree(Self.array(carriesTimes: carriesTimes))
-        if tree != nil, !carriesTimes { packets.wrapMethod = GDOI.WrapMethod.groupKeyMask }
+        if followsSuccession || (tree != nil && !carriesTimes) { packets.wrapMethod = GDOI.WrapMethod.groupKeyMask }
         var rekeySA: RekeySA?
         var dataSAs: [DataSA] = []
         for payload in list {
@@ -86,12 +94,12 @@ struct SecurityAssociations {
         guard tree == nil || tree?.spi == rekeySA?.spi.octets else { throw .malformed }
         self.init(
             rekeySA: rekeySA, dataSAs: dataSAs, tree: tree.map { Secret($0.octets) }, carriesTimes: carriesTimes,
-            limits: limits)
+            followsSuccession: followsSuccession, limits: limits)
         try check()
     }
 
     private var wrapMethod: UInt8 {
-        tree != nil && !carriesTimes ? GDOI.WrapMethod.groupKeyMask : GDOI.WrapMethod.none
+        followsSuccession || (tree != nil && !carriesTimes) ? GDOI.WrapMethod.groupKeyMask : GDOI.WrapMethod.none
     }
 
     /// What the LKH packet holds: the keys of one member in a CONFIGURE, what changes for all in a PUSH.
@@ -103,7 +111,9 @@ struct SecurityAssociations {
     /// always changes the KEK.
     private func check() throws(FMKEError) {
         guard rekeySA != nil || !dataSAs.isEmpty else { throw .malformed }
-        guard tree == nil || rekeySA != nil, tree?.count != 0 else { throw .malformed }
+        guard tree == nil || rekeySA != nil, tree?.count != 0, !followsSuccession || rekeySA == nil else {
+            throw .malformed
+        }
         guard dataSAs.count <= limits.dataAssociationsPerGroup else { throw .limit }
         try rekeySA?.check()
         var seen = Set<UInt32>()

@@ -98,6 +98,7 @@ extension GroupMember {
             items.append(ConfigureAnswer.Item(group: id, spi: sa.spi, code: code))
         }
         guard !isStale else { return items }
+        groups[id]?.learnFlows(of: section.dataSAs, isProfile: true)
         let listed = Set(section.dataSAs.map(\.spi))
         for index in groups[id]?.sas.indices ?? 0..<0 {
             guard let held = groups[id]?.sas[index], !listed.contains(held.key.spi) else { continue }

@@ -59,7 +59,7 @@ extension GroupMember {
         }
         groups[id]?.window.accept(push.sequence)
         output(.persist([Record("group/\(id)/accepted", number: push.sequence)]))
-        accept(push, in: id, now: now)
+        accept(push, under: channel, in: id, now: now)
     }
 
     private func channel(for spi: RekeySPI, now: Instant) -> (UInt32, MemberChannel)? {
@@ -88,14 +88,14 @@ extension GroupMember {
         }
     }
 
-    private func accept(_ push: Push, in id: UInt32, now: Instant) {
+    private func accept(_ push: Push, under channel: MemberChannel, in id: UInt32, now: Instant) {
         let header = push.header
         guard let outcome = groups[id]?.receiver.receive(header, body: push.body, now: now) else { return }
         switch outcome {
         case .bodies(let transaction, let bodies):
             // Of several, the one with our part of the key tree brings it all.
             for body in bodies where groups[id]?.receiver.complete ?? 0 < transaction {
-                install(body, of: transaction, header, in: id, now: now)
+                install(body, of: transaction, header, under: channel, in: id, now: now)
             }
         case .commit(let header): commit(header, in: id, now: now)
         case .nothing, .stale: break
@@ -103,18 +103,20 @@ extension GroupMember {
     }
 
     private func install(
-        _ body: [UInt8], of transaction: UInt64, _ header: TransactionHeader, in id: UInt32, now: Instant
+        _ body: [UInt8], of transaction: UInt64, _ header: TransactionHeader, under channel: MemberChannel,
+        in id: UInt32, now: Instant
     ) {
         let update: KeyUpdate
         do {
-            guard let clear = try follow(KeyUpdate(body: body, limits: configuration.limits), transaction, in: id, now)
-            else { return }
+            let sealed = try KeyUpdate(body: body, limits: configuration.limits)
+            guard let clear = try follow(sealed, transaction, under: channel, in: id, now) else { return }
             update = clear
         } catch {
             log(.error, "push.malformed", ["group": groups[id]?.name ?? "", "reason": "\(error)"])
             return
         }
         if let rekeySA = update.rekeySA { change(to: rekeySA, in: id, now: now) }
+        groups[id]?.learnFlows(of: update.dataSAs, isProfile: false)
         var isWhole = true
         for (position, item) in Self.origins(of: update.dataSAs, in: transaction).enumerated() {
             let next = newerHeld(than: position, of: update.dataSAs, in: id)
@@ -138,14 +140,16 @@ extension GroupMember {
             ])
     }
 
-    /// Where the key tree changes: takes our part of it, and with the new group key the masks off the keys.
+    /// Where the key tree changes: takes our part of it, and with the new group key the masks off the keys; or computes
+    /// them from it.
+    /// - Parameter channel: of the transaction's datagrams.
     /// - Returns: the update in the clear; nil when it is of no use to us. Then nothing has changed.
     private func follow(
-        _ update: KeyUpdate, _ transaction: UInt64, in id: UInt32, _ now: Instant
+        _ update: KeyUpdate, _ transaction: UInt64, under channel: MemberChannel, in id: UInt32, _ now: Instant
     ) throws -> KeyUpdate? {
         guard let octets = update.treeSlice else { return update }
         let slice = try UpdateSlice(octets: octets, transaction: transaction)
-        let outcome: String
+        var outcome: String
         do {
             switch try groups[id]?.tree?.apply(slice) {
             case .applied: outcome = ""
@@ -158,8 +162,18 @@ extension GroupMember {
         } catch KeyTreeError.missed, KeyTreeError.diverged {
             outcome = "missed"
         }
-        if outcome.isEmpty, let groupKey = groups[id]?.tree?.groupKey {
-            return update.unmasked(groupKey: groupKey, group: id, transaction: transaction)
+        if outcome.isEmpty, let group = groups[id], let groupKey = group.tree?.groupKey {
+            guard update.succession != nil else {
+                return update.unmasked(groupKey: groupKey, group: id, transaction: transaction)
+            }
+            do throws(FMKEError) {
+                return try update.completed(
+                    flows: Array(group.flows.values), predecessor: channel.rekeySA, groupKey: groupKey, group: id,
+                    transaction: transaction)
+            } catch {
+                guard error == .unsupported else { throw error }
+                outcome = "other flows"
+            }
         }
         // Only a profile can help. This one is no made-up sign, so the wait need not grow.
         log(

@@ -80,6 +80,8 @@ struct MemberGroup {
     var window: SequenceWindow
     /// Oldest first, as far as the messages say.
     var sas: [MemberSA] = []
+    /// What the group's data SAs hand down to their successors, by what they protect.
+    private(set) var flows: [TrafficSelector: Flow] = [:]
     /// SAs that have gone, the latest last. A profile that was long on its way may name them; to take one in again
     /// would start its sequence numbers and replay windows anew.
     private(set) var retired: [SAKey] = []
@@ -105,6 +107,12 @@ struct MemberGroup {
     }
     /// As of the last time that the data plane had refused nothing.
     var lastInstalled: UInt64 = 0
+
+    /// A profile names all flows of the group, a PUSH those that change.
+    mutating func learnFlows(of sas: [DataSA], isProfile: Bool) {
+        if isProfile { flows = [:] }
+        for sa in sas { flows[sa.selector] = sa.flow }
+    }
 
     private static let formerKEKsMost = 8
 

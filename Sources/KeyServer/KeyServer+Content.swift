@@ -12,6 +12,8 @@ struct Delivery {
     /// None: every member gets its profile by unicast.
     var parts: [PushPart] = []
     var isMasked = false
+    /// The new keys, where they follow from the tree's group key: they take the place of those that were drawn.
+    var derived: DerivedKeys?
     /// What changed in the tree, to be stored before anything is sent.
     var records: [Record] = []
 }
@@ -27,7 +29,8 @@ extension KeyServer {
             // Flat revocation: the removed member knows the old KEK, so the others are served one by one. With a tree
             // that does not change, it never had any keys.
             if group.tree == nil, reason == .revocation { return Delivery() }
-            return try inTheClear(group, missed: missed(by: group, now: now), made: made, rekeySA: rekeySA)
+            let missed = missed(by: group, now: now).map(\.sa)
+            return try inTheClear(group, missed: missed, made: made, rekeySA: rekeySA)
         }
         let missed = missed(by: group, now: now)
         // Keys wrapped by a mask cannot fail to be, and the number is new: nothing else makes a commit throw.
@@ -43,7 +46,15 @@ extension KeyServer {
         }
         // When nobody is left who was there before, unicast reaches all there are.
         guard let update = change.update else { return delivery }
-        delivery.parts = masked(update, tree, group, missed: missed, made: made, rekeySA: rekeySA)
+        delivery.derived = derivedKeys(update, tree, of: group, made: made, rekeySA: rekeySA)
+        // Who lacks what came with the change of the tree before this one cannot follow this one either.
+        let useful = missed.filter { $0.transaction > update.previous }.map(\.sa)
+        if let derived = delivery.derived {
+            delivery.parts = masked(
+                update, tree, group, missed: useful, made: derived.dataSAs, succession: derived.succession)
+        } else {
+            delivery.parts = masked(update, tree, group, missed: useful, made: made, rekeySA: rekeySA)
+        }
         delivery.isMasked = !delivery.parts.isEmpty
         if delivery.isMasked {
             let octets = delivery.parts.reduce(0) { $0 + $1.body.count }
@@ -79,16 +90,20 @@ extension KeyServer {
         }
     }
 
-    /// Under the old KEK, which a removed member knows, with every key under its mask. None when a part of the update
-    /// does not fit beside the keys: then unicast has to do.
+    /// Under the old KEK, which a removed member knows, with every key under its mask, or none where all new ones
+    /// follow from the group key. No parts when a part of the update does not fit beside the keys: then unicast has to
+    /// do.
     private func masked(
         _ update: Update, _ tree: KeyTreeServer, _ group: GroupState, missed: [DataSA], made: [DataSA],
-        rekeySA: RekeySA?
+        rekeySA: RekeySA? = nil, succession: Succession? = nil
     ) -> [PushPart] {
         var carried = missed.suffix(max(configuration.limits.dataAssociationsPerGroup - made.count, 0))
         func content(_ carried: ArraySlice<DataSA>) -> KeyUpdate {
-            self.content(group, Array(carried), made, rekeySA)
-                .masked(groupKey: tree.groupKey, group: group.entry.id, transaction: update.transaction)
+            let content =
+                succession.map {
+                    KeyUpdate(rekeySA: nil, dataSAs: Array(carried), replaced: [], succession: $0)
+                } ?? self.content(group, Array(carried), made, rekeySA)
+            return content.masked(groupKey: tree.groupKey, group: group.entry.id, transaction: update.transaction)
         }
         do {
             let fewest = try slices(of: update, beside: content([])).count
@@ -136,13 +151,12 @@ extension KeyServer {
     /// A member that missed an earlier transaction gets its SAs with this one, as far as they fit: senders go on with
     /// them until this one is activated. But not what was made before the newest member's time, which that could read,
     /// nor what a revocation has ended.
-    private func missed(by group: GroupState, now: Instant) -> [DataSA] {
+    private func missed(by group: GroupState, now: Instant) -> [ServerDataSA] {
         let everybodyHas = group.members.values.filter(\.holdsKeys).map(\.confirmed).min() ?? .max
         let newest = max(group.members.values.map(\.since).max() ?? 0, group.lastRevocation)
         return group.data.filter { sa in
             sa.transaction > everybodyHas && sa.transaction >= newest && sa.removeAt.map { $0 > now } ?? true
         }
-        .map(\.sa)
     }
 
     private func sayCrowded(_ group: GroupState, _ missed: [DataSA], _ carried: ArraySlice<DataSA>) {

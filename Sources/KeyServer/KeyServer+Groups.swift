@@ -57,7 +57,7 @@ extension KeyServer {
             kek: Secret(random: random, count: 32))
     }
 
-    private func seal(with rekeySA: RekeySA, for group: UInt32) throws(FMKEError) -> PushSealer {
+    func seal(with rekeySA: RekeySA, for group: UInt32) throws(FMKEError) -> PushSealer {
         try PushSealer(
             group: group, rekeySA: rekeySA, signingKey: configuration.signingKey, limits: configuration.limits)
     }
@@ -87,11 +87,13 @@ extension KeyServer {
     private func freshSPI(besides others: [UInt32]) -> UInt32 {
         while true {
             let spi = UInt32(truncatingIfNeeded: random.next())
-            guard spi >= 256, !others.contains(spi),
-                !groups.values.contains(where: { $0.data.contains { $0.sa.spi == spi } })
-            else { continue }
-            return spi
+            if isFree(spi, besides: others) { return spi }
         }
+    }
+
+    func isFree(_ spi: UInt32, besides others: [UInt32]) -> Bool {
+        spi >= 256 && !others.contains(spi)
+            && !groups.values.contains { $0.data.contains { $0.sa.spi == spi } }
     }
 
     /// What a restart must know: numbers, and the keys themselves (sealed by the store).
@@ -128,13 +130,17 @@ extension KeyServer {
         group id: UInt32, newKEK: Bool, reason: RekeyReason, now: Instant
     ) throws(CommandError) -> UInt64 {
         guard var group = groups[id] else { throw .unknownGroup("\(id)") }
+        // A revocation that could not be started waits for its next try, and the removed member knows the KEK until
+        // then: what comes before does its work.
+        let isRevoking = group.renewal?.reason == .revocation
+        let (newKEK, reason) = isRevoking ? (true, .revocation) : (newKEK, reason)
         let transaction = group.transaction + 1
         let oldChannel = group.channel
         let activateAt = now + group.entry.rollover.activateAfter
         // A removed sender must not be heard much longer. Otherwise the old SAs stay until every sender has confirmed
         // the new ones: one that missed them goes on with what it has, and its receivers must be able to open that.
         let removeAt = reason == .revocation ? activateAt + group.entry.rollover.keepOld : .distantFuture
-        let made = newDataSAs(for: group.entry, transaction: transaction, activateAt: activateAt, now: now)
+        var made = newDataSAs(for: group.entry, transaction: transaction, activateAt: activateAt, now: now)
         var nextRekeySA: RekeySA?
         // What changes the tree changes the KEK: whoever came or went shall not share one with the others.
         if newKEK || group.tree?.hasChanges == true {
@@ -149,6 +155,10 @@ extension KeyServer {
         }
         let delivery = try delivery(
             of: transaction, in: &group, made: made.map(\.sa), rekeySA: nextRekeySA, reason: reason, now: now)
+        if let derived = delivery.derived {
+            (nextRekeySA, group.channel) = (derived.rekeySA, derived.channel)
+            for (index, sa) in derived.dataSAs.enumerated() { made[index].sa = sa }
+        }
         if let nextRekeySA { group.rekeySA = nextRekeySA }
         let tooOld = Set(group.data.map(\.transaction)).sorted().dropLast(Self.generationsKept - 1)
         for index in group.data.indices {
@@ -160,7 +170,7 @@ extension KeyServer {
         group.data += made
         group.transaction = transaction
         if reason == .revocation { group.lastRevocation = transaction }
-        if group.renewal?.reason != .revocation || reason == .revocation { group.renewal = nil }
+        group.renewal = nil
         group.dataRekeyAt = now + Self.share(of: group.entry.dataLifetime)
         group.beaconPause = .seconds(1)
         group.beaconAt = now + group.entry.push.roundTrip + group.beaconPause

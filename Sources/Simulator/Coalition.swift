@@ -28,7 +28,11 @@ struct GroupSecrets {
     private(set) var tree: [NodeID: [UInt8]] = [:]
     private(set) var height: Int?
     private(set) var transaction: UInt64 = 0
+    /// What the group's data SAs hand down: no secret.
+    let flows: [Flow]
     private var epoch: UInt32 = 0
+
+    init(flows: [Flow]) { self.flows = flows }
 
     /// Takes what stands under `group/ID/` of a record.
     mutating func learn(_ path: ArraySlice<Substring>, _ record: Record, at count: Int, _ template: RekeySA) {
@@ -78,6 +82,14 @@ struct Coalition {
     private(set) var keks: Set<RekeySPI> = []
     private(set) var sas: Set<UInt32> = []
     private var nodes: [NodeID: Set<[UInt8]>] = [:]
+    /// Which root keys were tried on which transactions: what follows from them is the same in each copy.
+    private var tried: Set<Attempt> = []
+
+    private struct Attempt: Hashable {
+        var transaction: UInt64
+        var spi: RekeySPI
+        var root: [UInt8]
+    }
 
     init(group: UInt32) { self.group = group }
 
@@ -85,6 +97,8 @@ struct Coalition {
     mutating func tell(sa: UInt32) { sas.insert(sa) }
     mutating func tell(path: [(NodeID, [UInt8])]) { for (id, key) in path { nodes[id, default: []].insert(key) } }
     mutating func join(_ other: Coalition) {
+        // Each has tried its own keys.
+        tried.formUnion(other.tried)
         keks.formUnion(other.keks)
         sas.formUnion(other.sas)
         nodes.merge(other.nodes) { $0.union($1) }
@@ -96,8 +110,11 @@ struct Coalition {
         var last = -1
         while last != size {
             last = size
-            for push in recording where keks.contains(push.spi) {
+            for push in recording {
                 guard let update = push.update else { continue }
+                // Not only of what they can open: the rest of what keys follow from is no secret, or soon guessed.
+                if let succession = update.succession { derive(succession, push, truth, prf) }
+                guard keks.contains(push.spi) else { continue }
                 if let octets = update.treeSlice {
                     follow(octets, push.transaction, truth, prf)
                     unmask(update, push.transaction, truth, prf)
@@ -129,6 +146,31 @@ struct Coalition {
                 let groupKey = Self.value(5, prf, key, id, 0) + Self.value(6, prf, key, id, 0)
                 learn(
                     update.unmasked(groupKey: Secret(groupKey), group: group, transaction: transaction), truth)
+            }
+        }
+    }
+
+    /// docs/FMKE.md 4.6, with every root key that it ever had.
+    private mutating func derive(
+        _ succession: Succession, _ push: Recording, _ truth: GroupSecrets, _ prf: BlockPRF
+    ) {
+        guard let predecessor = truth.keks[push.spi]?.rekeySA else { return }
+        for (id, keys) in nodes where id.index == 0 && id.level > 0 {
+            for key in keys {
+                let attempt = Attempt(transaction: push.transaction, spi: push.spi, root: key)
+                guard tried.insert(attempt).inserted else { continue }
+                let groupKey = Self.value(5, prf, key, id, 0) + Self.value(6, prf, key, id, 0)
+                let keys = SuccessorKeys(
+                    groupKey: Secret(groupKey), group: group, transaction: push.transaction, predecessor: predecessor)
+                var found = KeyUpdate(
+                    rekeySA: try? keys.rekeySA(lifetimeSeconds: succession.rekeyLifetimeSeconds), dataSAs: [],
+                    replaced: [])
+                for flow in truth.flows {
+                    let sa = try? keys.dataSA(
+                        of: flow, attempt: succession.attempt, lifetimeSeconds: succession.dataLifetimeSeconds)
+                    if let sa { found.dataSAs.append(sa) }
+                }
+                learn(found, truth)
             }
         }
     }

@@ -22,7 +22,8 @@ struct Directory {
         let spread: Duration
         let activateAfter: Duration
         let keepOld: Duration
-        let flows: Int
+        let flows: [TrafficSelector]
+        let suite: ESPSuite
         let roundTrip: Duration
     }
 
@@ -34,9 +35,17 @@ struct Directory {
                 control: Self.control(scenario.sharesControlAddress ? 0 : index),
                 slot: group.push.slot, returnRate: group.push.returnRate, answerOctets: group.push.answerOctets,
                 spread: group.push.spread,
-                activateAfter: group.rollover.activateAfter, keepOld: group.rollover.keepOld, flows: group.flows,
+                activateAfter: group.rollover.activateAfter, keepOld: group.rollover.keepOld,
+                flows: (0..<group.flows).map { Self.flow($0, ofGroup: index) }, suite: group.suite,
                 roundTrip: group.push.roundTrip)
         }
+    }
+
+    private static func flow(_ number: Int, ofGroup group: Int) -> TrafficSelector {
+        TrafficSelector(
+            source: .allV4,
+            destination: IPPrefix(
+                host: .v4(239, 1, UInt8(truncatingIfNeeded: group), UInt8(truncatingIfNeeded: number + 1))))
     }
 
     /// Octets of one answer with IP and UDP: of a member that reports on each of its groups.
@@ -65,13 +74,9 @@ struct Directory {
                 preSharedKey: Self.preSharedKey(number), suites: [Self.suite])
         }
         let groups = scenario.groups.enumerated().map { index, group in
-            let flows = (0..<group.flows).map { flow in
-                TrafficSelector(
-                    source: .allV4,
-                    destination: IPPrefix(host: .v4(239, 1, UInt8(truncatingIfNeeded: index), UInt8(flow + 1))))
-            }
             var entry = GroupEntry(
-                name: "g\(index)", id: Self.groupID(index), control: policies[index].control, flows: flows,
+                name: "g\(index)", id: Self.groupID(index), control: policies[index].control,
+                flows: policies[index].flows,
                 suite: group.suite,
                 members: group.roles.filter { !removed.contains($0.key) }.sorted { $0.key < $1.key }
                     .map { ("m\($0.key)", $0.value) })

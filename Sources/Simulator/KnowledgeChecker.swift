@@ -34,7 +34,10 @@ final class KnowledgeChecker: Checker {
 
     init(_ directory: Directory) {
         self.directory = directory
-        secrets = directory.roles.map { _ in GroupSecrets() }
+        secrets = directory.policies.map { policy in
+            GroupSecrets(
+                flows: policy.flows.map { Flow(selector: $0, suite: policy.suite, lifetimeKilobytes: nil) })
+        }
         recordings = directory.roles.map { _ in [] }
     }
 
@@ -117,6 +120,16 @@ final class KnowledgeChecker: Checker {
     func tellCurrent(_ member: Int) {
         for (group, secrets) in secrets.enumerated() {
             if let kek = secrets.current { knowledge(of: member) { $0[group].tell(kek: kek) } }
+        }
+    }
+
+    /// Somebody tells a member the root keys of today, and nothing else.
+    func tellRoot(_ member: Int) {
+        for (group, secrets) in secrets.enumerated() {
+            guard let root = secrets.height.map({ NodeID(level: $0, index: 0) }), let key = secrets.tree[root] else {
+                continue
+            }
+            knowledge(of: member) { $0[group].tell(path: [(root, key)]) }
         }
     }
 

@@ -20,6 +20,8 @@ public enum Sabotage: Sendable, CaseIterable {
     case forgottenRevocation
     /// (d) A member tells a revoked one the KEK.
     case leakedKEK
+    /// (d) A member tells a revoked one the root key of the tree, from which KEK and data keys follow.
+    case leakedRoot
     /// (d) A member that was there all the time passes for a newcomer, which is to know nothing of that.
     case falseNewcomer
     /// (e) A data plane says again and again that its SA is worn out.
@@ -33,7 +35,7 @@ public enum Sabotage: Sendable, CaseIterable {
         case .deadUplink: "a"
         case .stolenSigningKey: "b"
         case .clockBack, .restartedCounter: "c"
-        case .forgottenRevocation, .leakedKEK, .falseNewcomer: "d"
+        case .forgottenRevocation, .leakedKEK, .leakedRoot, .falseNewcomer: "d"
         case .babbler: "e"
         case .lostSA: "f"
         }
@@ -65,6 +67,9 @@ extension Simulation {
         case .leakedKEK:
             revoke(last, engine)
             knowledge.tellCurrent(last.number)
+        case .leakedRoot:
+            revoke(last, engine)
+            knowledge.tellRoot(last.number)
         case .falseNewcomer: knowledge.passForNewcomer(last.number, 0)
         case .babbler:
             guard let sender = members.first(where: { !$0.active.isEmpty }), let key = sender.active.first?.value else {

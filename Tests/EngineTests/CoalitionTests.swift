@@ -13,7 +13,8 @@ import Testing
 @Suite struct CoalitionTests {
     /// The group's secrets, from the records.
     private func secrets(of world: World) throws -> GroupSecrets {
-        var secrets = GroupSecrets()
+        let flow = Flow(selector: World.flow, suite: World.Options().suite, lifetimeKilobytes: nil)
+        var secrets = GroupSecrets(flows: [flow])
         let template = RekeySA(
             spi: RekeySPI(high: 0, low: 0), source: World.gcksAddress, control: World.control, epoch: 0,
             lifetimeSeconds: 1, signatureAlgorithm: world.signatureAlgorithm, verifyingKey: world.verifyingKey,

@@ -17,6 +17,9 @@ final class World {
     static let gcksAddress = IPAddress.v4(10, 0, 0, 10)
     static let control = SocketAddress(.v4(239, 255, 0, 1), 848)
     static let group: UInt32 = 7
+    static let flow = TrafficSelector(
+        source: IPPrefix(address: .v4(192, 168, 1, 0), length: 24) ?? .allV4,
+        destination: IPPrefix(host: .v4(239, 1, 1, 1)))
 
     /// One station: what it sends goes through its uplink and everybody else's downlink.
     final class Client {
@@ -96,10 +99,8 @@ final class World {
             ClientEntry(
                 name: name, address: Self.address(index), preSharedKey: psk[name] ?? Secret([]), suites: [.standard])
         }
-        let flow = TrafficSelector(
-            source: try #require(IPPrefix("192.168.1.0/24")), destination: IPPrefix(host: .v4(239, 1, 1, 1)))
         var group = GroupEntry(
-            name: "news", id: Self.group, control: Self.control, flows: [flow], suite: options.suite,
+            name: "news", id: Self.group, control: Self.control, flows: [Self.flow], suite: options.suite,
             members: options.names.enumerated().map { ($1, $0 == 0 ? .sender : .receiver) })
         options.adjust(&group)
         var configuration = KeyServer.Configuration(

@@ -66,6 +66,59 @@ import Testing
         }
     }
 
+    @Test func theJudgeComputesTheKeysThatDoNotTravel() throws {
+        var requests: [[String: String]] = []
+        var expected: [KeyUpdate] = []
+        for seed in 430..<450 as Range<UInt64> {
+            let samples = Samples(seed: seed)
+            let channel = try Channel(samples, .ecdsaP256)
+            let header = channel.header(samples, .data)
+            let groupKey = Secret(samples.random.bytes(32))
+            var clear = samples.succession()
+            let flow = samples.dataSA(withTimes: false).flow
+            clear.succession = Succession(
+                attempt: UInt8(samples.number(0...255)), flows: [flow], rekeyLifetimeSeconds: 5, dataLifetimeSeconds: 6)
+            let masked = clear.masked(groupKey: groupKey, group: channel.group, transaction: header.transaction)
+            let datagram = try channel.sealer.seal(header, body: masked.body(), sequence: 9)
+            var request = Judge.open(datagram, group: channel.group, channel.rekeySA)
+            request["group-key"] = hexadecimal(groupKey.revealed())
+            request["flow"] = hexadecimal(flowOctets(flow))
+            requests.append(request)
+            expected.append(
+                try masked.completed(
+                    flows: [flow], predecessor: channel.rekeySA, groupKey: groupKey, group: channel.group,
+                    transaction: header.transaction))
+        }
+        for (fields, update) in zip(try Judge.ask(requests), expected) {
+            #expect(fields["refused"] == nil)
+            let next = try #require(update.rekeySA)
+            #expect(fields["next.kek"] == hexadecimal(next.kek.revealed()))
+            #expect(fields["next.spi"] == hexadecimal(Forge.spi(next.spi)))
+            let own = try #require(update.dataSAs.last)
+            #expect(fields["next.sa.spi"] == hexadecimal(Forge.u32(own.spi)))
+            #expect(fields["next.sa.key"] == hexadecimal(own.cipherKey.revealed()))
+            #expect(fields["next.sa.integrity-key"] == own.authenticationKey.map { hexadecimal($0.revealed()) })
+            for (index, sa) in update.dataSAs.dropLast().enumerated() {
+                #expect(fields["kd.0.packet.\(index).key.clear"] == hexadecimal(sa.cipherKey.revealed()))
+            }
+        }
+    }
+
+    /// A flow's octets, written from the document.
+    private func flowOctets(_ flow: Flow) -> [UInt8] {
+        func id(_ prefix: IPPrefix, _ port: UInt16) -> [UInt8] {
+            let data = prefix.isHost ? prefix.address.octets : prefix.address.octets + prefix.mask
+            let type: UInt8 = (prefix.isHost ? 1 : 4) + (prefix.address.isV4 ? 0 : prefix.isHost ? 4 : 2)
+            return [type, UInt8(port >> 8), UInt8(port & 255), UInt8(data.count)] + data
+        }
+        let (transform, authentication): (UInt8, UInt8) =
+            flow.suite.isAEAD ? (20, 0) : (12, flow.suite.authenticationKeySize == 20 ? 2 : 5)
+        let bits = (flow.suite.cipherKeySize - (flow.suite.isAEAD ? 4 : 0)) * 8
+        return [flow.selector.ipProtocol] + id(flow.selector.source, flow.selector.sourcePort)
+            + id(flow.selector.destination, flow.selector.destinationPort) + [transform, 0, authentication]
+            + [UInt8(bits >> 8), UInt8(bits & 255)] + Forge.u32(flow.lifetimeKilobytes ?? 0)
+    }
+
     @Test func theJudgeRefusesWhatWeRefuse() throws {
         let samples = Samples(seed: 150)
         let forge = try Forge(samples, .ecdsaP256)
@@ -176,7 +229,16 @@ import Testing
 
     private func expectation(_ update: KeyUpdate) -> [String: String] {
         var fields = associations(update.rekeySA, update.dataSAs, 0)
-        fields["kd.0.tree.array"] = update.treeSlice.map { hexadecimal($0) }
+        if let succession = update.succession {
+            fields["succession.0.attempt"] = String(succession.attempt)
+            fields["succession.0.flows"] = String(succession.flowCount)
+            fields["succession.0.kek-lifetime"] = String(succession.rekeyLifetimeSeconds)
+            fields["succession.0.data-lifetime"] = String(succession.dataLifetimeSeconds)
+            fields["succession.0.check"] = hexadecimal(Forge.u32(succession.flowCheck))
+            fields["succession.0.slice"] = update.treeSlice.map { hexadecimal($0) }
+        } else {
+            fields["kd.0.tree.array"] = update.treeSlice.map { hexadecimal($0) }
+        }
         for (index, spi) in update.replaced.enumerated() {
             fields["delete.0.spi.\(index)"] = hexadecimal(Forge.u32(spi))
         }

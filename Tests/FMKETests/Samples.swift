@@ -164,7 +164,9 @@ struct Samples {
     }
 
     func keyUpdate() -> KeyUpdate {
-        switch random.number(below: 5) {
+        switch random.number(below: 6) {
+        case 5:
+            succession().masked(groupKey: Secret(random.bytes(32)), group: u32(), transaction: random.next())
         case 4: treeUpdate().masked(groupKey: Secret(random.bytes(32)), group: u32(), transaction: random.next())
         case 0: KeyUpdate(rekeySA: nil, dataSAs: [], replaced: [spi(), spi()])
         case 1: KeyUpdate(rekeySA: rekeySA(), dataSAs: [], replaced: [])
@@ -181,6 +183,17 @@ struct Samples {
         KeyUpdate(
             rekeySA: rekeySA(), dataSAs: (0..<random.number(below: 3)).map { _ in dataSA(withTimes: false) },
             replaced: chance() ? [] : [spi()], treeSlice: random.bytes(Int(number(1...200))))
+    }
+
+    /// With what is carried along in the clear.
+    func succession() -> KeyUpdate {
+        let flows = (0..<number(1...3)).map { _ in dataSA(withTimes: false).flow }
+        return KeyUpdate(
+            rekeySA: nil, dataSAs: (0..<random.number(below: 3)).map { _ in dataSA(withTimes: false) }, replaced: [],
+            treeSlice: random.bytes(Int(number(1...200))),
+            succession: Succession(
+                attempt: UInt8(number(0...255)), flows: flows, rekeyLifetimeSeconds: UInt32(number(1...1 << 32 - 1)),
+                dataLifetimeSeconds: UInt32(number(1...1 << 32 - 1))))
     }
 
     func body(_ kind: TransactionHeader.Kind) throws -> [UInt8] {

@@ -57,7 +57,7 @@ enum PushTarget {
             kind: .beacon, group: group, epoch: rekeySA.epoch, transaction: 5, feedback: FeedbackRequest(mode: .none),
             activateInMilliseconds: 0, deactivateInMilliseconds: 0)
         var datagrams = [Fixture.made { try sealer.seal(header, body: [], sequence: 1) }]
-        for (index, body) in UnicastTarget.updateSeeds.prefix(3).enumerated() {
+        for (index, body) in UnicastTarget.updateSeeds.prefix(6).enumerated() {
             header.kind = .data
             datagrams.append(Fixture.made { try sealer.seal(header, body: body, sequence: UInt64(2 * index + 2)) })
             header.kind = .parity

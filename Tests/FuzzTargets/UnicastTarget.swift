@@ -43,6 +43,11 @@ enum UnicastTarget {
         }
         guard let update = try? KeyUpdate(body: octets) else { return }
         demand((try? update.body()) == octets, "a body has one encoding")
+        guard let succession = update.succession else { return }
+        let flows = streams.map(\.flow)
+        let completed = try? update.completed(
+            flows: flows, predecessor: rekeySA, groupKey: Fixture.masterKey, group: 10, transaction: 5)
+        demand(completed == nil || succession.names(flows), "keys follow for the flows that are meant alone")
     }
 
     /// Reading takes more octets than we send.
@@ -116,6 +121,15 @@ enum UnicastTarget {
         return [PayloadChain.encode(Fixture.made { try status.payloads() }).octets]
     }()
 
+    private static func succession(_ carried: [DataSA]) -> KeyUpdate {
+        KeyUpdate(
+            rekeySA: nil, dataSAs: carried, replaced: [], treeSlice: TreeTarget.slice,
+            succession: Succession(
+                attempt: 0, flows: streams.map(\.flow), rekeyLifetimeSeconds: 86_400, dataLifetimeSeconds: 3_600)
+        )
+        .masked(groupKey: Fixture.masterKey, group: 10, transaction: 5)
+    }
+
     static let updateSeeds: [[UInt8]] = {
         let updates = [
             KeyUpdate(rekeySA: nil, dataSAs: streams, replaced: [0x3001]),
@@ -123,6 +137,7 @@ enum UnicastTarget {
             KeyUpdate(rekeySA: nil, dataSAs: [], replaced: [0x3001, 0x3002]),
             KeyUpdate(rekeySA: rekeySA, dataSAs: [streams[0]], replaced: [0x3001], treeSlice: TreeTarget.slice)
                 .masked(groupKey: Fixture.masterKey, group: 10, transaction: 5),
+            succession([]), succession([streams[0]]),
         ]
         let bodies = updates.map { update in Fixture.made { try update.body() } }
         return bodies + bodies.map { body in Fixture.made { try Shard.make(body, size: body.count + 8) } }

@@ -6,7 +6,8 @@ Requests come on standard input, one `key=value` a line, an empty line between t
 way. `do` names the request:
 
     push       kek, group, epoch, algorithm, key (DER), datagram    opens, verifies, lists every field
-               with group-key also the keys without their masks, where the key tree changes
+               with group-key also the keys without their masks, where the key tree changes, and with flow (the
+               octets of one) the keys that follow from SUCCESSION
     configure  chain (hexadecimal, from PROFILE on)                 lists every field
     answer     chain (from ACK/NACK on)
     status     chain (from REPORT on)
@@ -28,8 +29,11 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 LABEL = b"FMKE PUSH v1"
 MASK_LABEL = b"FMKE KD v1"
+NEXT_LABEL = b"FMKE NEXT v1"
+FLOWS_LABEL = b"FMKE FLOWS v1"
 NAMES = {1: "sa", 8: "hash", 9: "sig", 12: "delete", 15: "sak", 16: "sat", 17: "kd",
-         133: "profile", 134: "membership", 135: "ack", 136: "transaction", 137: "parity", 138: "report"}
+         133: "profile", 134: "membership", 135: "ack", 136: "transaction", 137: "parity", 138: "report",
+         140: "succession"}
 
 
 class Refused(Exception):
@@ -163,14 +167,14 @@ def sat(reader, in_push):
     return spi, found["key-length"] // 8 + extra, integrity
 
 
-def security(reader, in_push):
+def security(reader, in_push, may_have_sak=True):
     need(reader.number(4, "doi") == 2 and reader.number(4, "situation") == 0, "not GDOI's SA")
     first = reader.number(2, "next-attribute")
     reader.zero(2)
     wanted = []
     for kind, body in chain(reader, first):
         if kind == 15:
-            need(not wanted, "SAK stands first")
+            need(not wanted and may_have_sak, "SAK stands first, and not behind SUCCESSION")
             wanted.append((2, sak(body), 32, -1))
         else:
             need(kind == 16, "neither SAK nor SAT")
@@ -181,12 +185,13 @@ def security(reader, in_push):
     return wanted
 
 
-def keys(reader, wanted, in_push, mask=None):
+def keys(reader, wanted, in_push, mask=None, follows_succession=False):
     """`mask`: gives the mask of a key by SPI, attribute type and length."""
     count = reader.number(2, "packets")
     reader.zero(2)
     has_tree = reader.octets[reader.at:reader.at + 1] == b"\x03"
     need(count == len(wanted) + has_tree, "number of key packets")
+    masked = has_tree and in_push or follows_succession
     if has_tree:
         need(wanted[0][0] == 2, "an LKH packet without SAK")
         reader.path, outer = f"{reader.path}tree.", reader.path
@@ -200,7 +205,7 @@ def keys(reader, wanted, in_push, mask=None):
     for index, (kind, spi, size, second) in enumerate(wanted):
         reader.path, outer = f"{reader.path}packet.{index}.", reader.path
         need(reader.number(1, "type") == kind, "type of a key packet")
-        need(reader.number(1, "wrap") == (1 if has_tree and in_push else 0), "wrap method of a key packet")
+        need(reader.number(1, "wrap") == (1 if masked else 0), "wrap method of a key packet")
         length = reader.number(2, "length")
         need(length >= 5 + len(spi), "length of a key packet")
         need(reader.number(1, "spi-size") == len(spi) and reader.take(len(spi), "spi") == spi, "SPI of a key packet")
@@ -212,7 +217,7 @@ def keys(reader, wanted, in_push, mask=None):
         # attributes() reads size 4 as a number; keys are never that short.
         found = attributes(body, table)
         for kind_of, name in ((1, "key"), (2, "integrity-key")):
-            if has_tree and mask and name in found:
+            if masked and mask and name in found:
                 clear = bytes(a ^ b for a, b in zip(found[name], mask(spi, kind_of, len(found[name]))))
                 reader.fields.append((f"{reader.path}packet.{index}.{name}.clear", b"", clear.hex()))
     reader.end()
@@ -274,6 +279,36 @@ def key_mask(request, group, number):
     return mask
 
 
+def succession(reader, request, spi, group, epoch, number):
+    attempt = reader.take(1, "attempt", lambda part: str(part[0]))
+    reader.zero(1)
+    flows = reader.number(2, "flows")
+    need(flows > 0 and reader.number(4, "kek-lifetime") > 0 and reader.number(4, "data-lifetime") > 0, "SUCCESSION")
+    check = reader.take(4, "check")
+    need(reader.rest() > 0, "no slice")
+    reader.take(reader.rest(), "slice")
+    if "flow" not in request:
+        return
+    flow = bytes.fromhex(request["flow"])
+    digest = hashes.Hash(hashes.SHA256())
+    digest.update(FLOWS_LABEL + flow)
+    need(flows == 1 and digest.finalize()[:4] == check, "other flows")
+
+    def derived(name, purpose, binding, size):
+        info = NEXT_LABEL + struct.pack(">BIQ", purpose, group, number) + binding
+        key = HKDF(algorithm=hashes.SHA256(), length=size, salt=None, info=info)
+        value = key.derive(bytes.fromhex(request["group-key"]))
+        reader.fields.append((f"next.{name}", b"", value.hex()))
+        return value
+    binding = spi + struct.pack(">I", epoch + 1)
+    derived("spi", 1, binding, 16), derived("kek", 2, binding, 32)
+    binding = derived("sa.spi", 3, attempt + flow, 4) + flow
+    transform, authentication, bits = struct.unpack(">BHH", flow[-9:-4])
+    derived("sa.key", 4, binding, bits // 8 + (4 if transform == 20 else 0))
+    if authentication:
+        derived("sa.integrity-key", 5, binding, {2: 20, 5: 32}[authentication])
+
+
 def do_push(request, fields):
     datagram = bytes.fromhex(request["datagram"])
     group, epoch, algorithm = int(request["group"]), int(request["epoch"]), int(request["algorithm"])
@@ -295,8 +330,10 @@ def do_push(request, fields):
         if payload == 136:
             kind, number = transaction(body)
             mask = key_mask(request, group, number)
+        elif payload == 140:
+            succession(body, request, spi, group, epoch, number)
         elif payload == 1:
-            wanted = security(body, True)
+            wanted = security(body, True, 140 not in kinds)
         elif payload == 12:
             need(body.number(4, "doi") == 2 and body.number(1, "protocol") == 1, "Delete")
             need(body.number(1, "spi-size") == 4, "Delete")
@@ -305,13 +342,13 @@ def do_push(request, fields):
             body.end()
         elif payload == 17:
             need(wanted is not None, "KD without SA")
-            keys(body, wanted, True, mask)
+            keys(body, wanted, True, mask, 140 in kinds)
         elif payload == 137:
             body.take(body.rest(), "shard")
         elif payload == 9:
             need(body.rest() == size, "size of SIG")
             body.take(size, "signature")
-    forms = {1: [[1, 17], [1, 12, 17], [12]], 2: [[137]], 3: [[]], 4: [[]]}
+    forms = {1: [[1, 17], [1, 12, 17], [12], [140], [140, 1, 17]], 2: [[137]], 3: [[]], 4: [[]]}
     need(kinds[0] == 136 and kinds[-1] == 9 and kinds[1:-1] in forms[kind], "order of payloads")
 
 

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import KeyServer
 import Simulator
 import Testing
 
@@ -7,6 +8,7 @@ import Testing
     private func scenario(_ sabotage: Sabotage?) -> Scenario {
         var scenario = Scenario.calm(members: 6, seed: 1, seconds: 5)
         scenario.sabotage = sabotage
+        if sabotage == .leakedRoot { scenario.groups[0].revocation = .lkh }
         return scenario
     }
 
