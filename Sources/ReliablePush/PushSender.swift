@@ -88,6 +88,8 @@ public struct PushSender: Sendable {
     var isNACKOver = false
     /// Modes census and none: how long members may take to confirm by what they send anyway.
     var confirmBy: Instant?
+    /// So many may lack something at most, as far as answers and silence prove (three standard deviations).
+    var lackMost = 0.0
     /// How many lacked something after the first transmission.
     var losers: Double?
     var lackedCount = 0

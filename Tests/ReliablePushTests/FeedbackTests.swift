@@ -56,6 +56,46 @@ import Testing
         #expect(loop.nacks <= 180 && loop.nacks > 60, "\(loop.nacks) NACKs")
     }
 
+    /// The most answers within a round trip.
+    private func crowd(_ loop: Loop) -> Int {
+        let times = loop.reports.map(\.at).sorted()
+        var (first, most) = (0, 0)
+        for (index, time) in times.enumerated() {
+            while time - times[first] > loop.options.policy.roundTrip { first += 1 }
+            most = max(most, index - first + 1)
+        }
+        return most
+    }
+
+    /// Experience of a clean channel, and then some members lose the transmission: by chance none of the few that are
+    /// asked first is among them, and that does not prove that there are none.
+    @Test(arguments: [UInt64](1...8)) func silenceOfAFewDoesNotOpenTheFloodgates(seed: UInt64) throws {
+        var options = Loop.Options(members: 2_000, seed: seed)
+        options.policy.feedback = .none
+        for _ in 0..<10 { options.experience.learn(losers: 0, dataCount: 1, extra: 1, members: 2_000) }
+        let loop = Loop(options)
+        loop.interceptor = { header, member in
+            header.kind != .beacon && header.feedback.round == 0 && member % 20 == 0
+        }
+        loop.run(until: .zero + .seconds(12))
+        #expect(loop.servedAt.count == 2_000)
+        // 64 kbit/s carry 31 answers in a round trip.
+        #expect(crowd(loop) <= 31, "\(crowd(loop)) answers")
+    }
+
+    /// The repair is lost for all as well: those who lack it do not answer all at once.
+    @Test(arguments: [UInt64](1...4)) func aFailedRepairFloodsNobody(seed: UInt64) throws {
+        var options = Loop.Options(members: 1_500, seed: seed)
+        options.policy.feedback = .none
+        let loop = Loop(options)
+        loop.interceptor = { header, member in
+            header.kind != .beacon && header.feedback.round <= 1 && member % 3 == 0
+        }
+        loop.run(until: .zero + .seconds(15))
+        #expect(loop.servedAt.count == 1_500)
+        #expect(crowd(loop) <= 42, "\(crowd(loop)) answers")
+    }
+
     /// In no second more answers than the return channel carries, whatever happens to the members.
     @Test(arguments: [FeedbackPolicy.all, .census(8), .none], [0.0, 0.05, 0.3])
     func answersStayWithinTheBudget(feedback: FeedbackPolicy, loss: Double) throws {
