@@ -57,7 +57,7 @@ extension PushSender {
 
     /// So many NACKs may be expected at worst: with them, and by chance some more, the return channel is busy for a
     /// round trip.
-    private var carried: Double {
+    var carried: Double {
         let all = policy.roundTrip.inSeconds / policy.slot.inSeconds
         return max(target, all - Self.deviations * all.squareRoot())
     }
@@ -113,6 +113,7 @@ extension PushSender {
         nackBy = answerAt + nackWait + policy.roundTrip + PushPolicy.guardTime
         if slots > 0 {
             slotsBy = answerAt + policy.slot * Int(slots) + policy.roundTrip + PushPolicy.guardTime
+            passing = passingSlots()
         }
         state = .sending
     }
@@ -168,6 +169,7 @@ extension PushSender {
                 answerAt = now
                 nackBy = nackBy + delay
                 slotsBy = slots > 0 ? slotsBy.map { $0 + delay } : slotsBy
+                if slots > 0 { passing?.begin = answerAt }
             }
         }
         switch next {
@@ -289,7 +291,7 @@ extension PushSender {
         if !direct.isEmpty { next = min(next, directAt) }
         if !nackers.isEmpty { next = min(next, repairAt) }
         if !isNACKOver, nackers.isEmpty { next = min(next, nackBy) }
-        if let slotsBy { next = min(next, slotsBy) }
+        if let slotsBy { next = min(next, slotsBy, passing.map { due(of: $0) } ?? slotsBy) }
         if isNACKOver, slotsBy == nil, nackers.isEmpty {
             next = min(next, confirmBy.map { min($0, stepAt) } ?? startedAt)
         }
@@ -308,6 +310,10 @@ extension PushSender {
 
     mutating func collect(now: Instant) -> Action? {
         if !direct.isEmpty, directAt <= now { return unicastDirectly(now: now) }
+        if let slotsBy, now < slotsBy, let passing, due(of: passing) <= now {
+            servePassed(passing, now: now)
+            return nil
+        }
         if !nackers.isEmpty, repairAt <= now || slotsBy.map({ $0 <= now }) == true {
             repair(now: now)
         } else if !isNACKOver, nackers.isEmpty, nackBy <= now {
@@ -408,7 +414,7 @@ extension PushSender {
 
     /// All answers that slots were given for are here.
     private mutating func endOfSlots(now: Instant) {
-        slotsBy = nil
+        (slotsBy, passing) = (nil, nil)
         guard mayAskAgain else { return }
         confirmRounds += 1
         // They lack it, or their answer got lost. Of one datagram the repetition asks as well as a BEACON would.

@@ -84,6 +84,8 @@ public struct PushSender: Sendable {
     // The transaction.
     /// When all answers in slots are here; nil when no slot is to come.
     var slotsBy: Instant?
+    /// The slots that run, for those who let theirs pass; nil when none run or it does not pay.
+    var passing: PassingSlots?
     /// Nobody lacks anything any more, as far as we know.
     var isNACKOver = false
     /// Modes census and none: how long members may take to confirm by what they send anyway.

@@ -116,6 +116,36 @@ import Testing
         }
     }
 
+    /// Who lets its slot pass in silence is served while those of others run, wherever the slots begin.
+    @Test(arguments: [UInt64](1...3)) func theSilentAreServedWhileSlotsRun(seed: UInt64) throws {
+        var options = Loop.Options(members: 600, seed: seed)
+        options.policy.roundTrip = .milliseconds(600)
+        let loop = Loop(options)
+        let silent: Set<UInt32> = [0, 31, 250, 599]
+        // Nothing but their profile reaches them.
+        loop.interceptor = { _, member in silent.contains(member) }
+        loop.run()
+        let verdict = try #require(loop.verdict)
+        #expect(verdict.isComplete && verdict.unicasts == 4 && Set(loop.unicasts.flatMap(\.members)) == silent)
+        // 600 slots of 19 ms; only the last one's slot leaves no time.
+        for member in [0, 31, 250] as [UInt32] {
+            let took = try #require(verdict.confirmed[member: member])
+            let slot = options.policy.slot * Int(member)
+            #expect(took > slot && took < slot + .seconds(5), "\(member) after \(took)")
+        }
+        #expect(verdict.duration < options.policy.slot * 600 + .seconds(4))
+        #expect(crowd(loop) <= 31 + 1)
+    }
+
+    /// When a quarter of all is silent nobody is served alone: all are asked again.
+    @Test func manySilentOnesAreAskedAgain() throws {
+        let loop = Loop(.init(members: 400))
+        loop.interceptor = { header, member in header.feedback.round == 0 && member % 2 == 0 }
+        loop.run()
+        let verdict = try #require(loop.verdict)
+        #expect(verdict.isComplete && verdict.unicasts == 0)
+    }
+
     /// A new round takes back the NACKs of those that have not spoken yet.
     @Test func aNewRoundSuppressesTheRest() throws {
         var receiver = PushReceiver(memberIndex: 3, complete: 4, seed: 9)
