@@ -7,8 +7,12 @@ internal import FMKE
 extension PushSender {
     /// With fewer NACKs than this from a part of those who lack something, a larger part is asked.
     private static let fewNACKs = 5
-    /// The share grows by this factor from poll to poll.
+    /// The share grows by this factor from a few NACKs.
     private static let shareGrowth = 8.0
+    /// Of so many whom a question concerned somebody would have answered, nineteen times in twenty.
+    private static let silenceMost = 3.0
+    /// So many standard deviations are reckoned with where the return channel's budget is concerned.
+    private static let deviations = 3.0
     /// A round that ends on the wire as number 250 is the last: round numbers have one octet.
     private static let roundsMost: UInt8 = 250
     /// Repairs by multicast at most, however many members still lack something.
@@ -22,7 +26,6 @@ extension PushSender {
 
     /// Round 0: data of all blocks and what experience says beyond.
     mutating func begin(now: Instant) {
-        let count = members.unconfirmedCount
         for index in blocks.indices {
             blocks[index].extra = learned.extra(
                 dataCount: blocks[index].dataCount, members: members.count, policy: policy)
@@ -35,7 +38,7 @@ extension PushSender {
                 datagrams.append(.datagram(block: index, index: blocks[index].takeIndex()))
             }
         }
-        share = firstShare(count)
+        share = firstShare()
         nackWait = wait(expected: expectedLosers.map { $0 * share })
         start(datagrams, asks: policy.feedback != .none, now: now)
     }
@@ -50,14 +53,34 @@ extension PushSender {
         expectedLosers.map { min(1, Double(max(policy.nackTarget, 1)) / max($0, 1)) }
     }
 
-    /// So few that even if everybody lacked it the answers would fit the return channel: the wanted number, or, with
-    /// experience, as many as it carries in a round trip.
-    private func firstShare(_ count: Int) -> Double {
-        let target = Double(max(policy.nackTarget, 1))
-        guard let experiencedShare else { return min(1, target / Double(max(count, 1))) }
-        let carried = max(target, policy.roundTrip.inSeconds / policy.slot.inSeconds)
-        let careful = carried / Double(max(count, 1))
-        return policy.trustsExperience ? experiencedShare : min(experiencedShare, careful)
+    private var target: Double { Double(max(policy.nackTarget, 1)) }
+
+    /// So many NACKs may be expected at worst: with them, and by chance some more, the return channel is busy for a
+    /// round trip.
+    var carried: Double {
+        let all = policy.roundTrip.inSeconds / policy.slot.inSeconds
+        return max(target, all - Self.deviations * all.squareRoot())
+    }
+
+    /// Nothing is proved yet: everybody may lack it. Without experience so few are asked that even then the wanted
+    /// number answers; with it, as many as the return channel carries.
+    private mutating func firstShare() -> Double {
+        lackMost = Double(max(members.unconfirmedCount, 1))
+        return bounded(experiencedShare ?? target / lackMost)
+    }
+
+    /// No larger a share than the return channel has room for, even if all lack something of whom it is not proved that
+    /// they do not.
+    private func bounded(_ share: Double) -> Double {
+        let trusts = policy.trustsExperience && experiencedShare != nil
+        return min(1, share, trusts ? 1 : carried / max(lackMost, 1))
+    }
+
+    /// So many answered the present question, and that is all.
+    private mutating func prove(answers: Int) {
+        let count = Double(answers)
+        let most = count + Self.deviations * count.squareRoot() + Self.silenceMost
+        lackMost = min(lackMost, most / actualShare, Double(max(members.unconfirmedCount, 1)))
     }
 
     /// Long enough that the NACKs expected fit the return channel one after the other.
@@ -90,6 +113,7 @@ extension PushSender {
         nackBy = answerAt + nackWait + policy.roundTrip + PushPolicy.guardTime
         if slots > 0 {
             slotsBy = answerAt + policy.slot * Int(slots) + policy.roundTrip + PushPolicy.guardTime
+            passing = passingSlots()
         }
         state = .sending
     }
@@ -145,6 +169,7 @@ extension PushSender {
                 answerAt = now
                 nackBy = nackBy + delay
                 slotsBy = slots > 0 ? slotsBy.map { $0 + delay } : slotsBy
+                if slots > 0 { passing?.begin = answerAt }
             }
         }
         switch next {
@@ -266,7 +291,7 @@ extension PushSender {
         if !direct.isEmpty { next = min(next, directAt) }
         if !nackers.isEmpty { next = min(next, repairAt) }
         if !isNACKOver, nackers.isEmpty { next = min(next, nackBy) }
-        if let slotsBy { next = min(next, slotsBy) }
+        if let slotsBy { next = min(next, slotsBy, passing.map { due(of: $0) } ?? slotsBy) }
         if isNACKOver, slotsBy == nil, nackers.isEmpty {
             next = min(next, confirmBy.map { min($0, stepAt) } ?? startedAt)
         }
@@ -285,6 +310,10 @@ extension PushSender {
 
     mutating func collect(now: Instant) -> Action? {
         if !direct.isEmpty, directAt <= now { return unicastDirectly(now: now) }
+        if let slotsBy, now < slotsBy, let passing, due(of: passing) <= now {
+            servePassed(passing, now: now)
+            return nil
+        }
         if !nackers.isEmpty, repairAt <= now || slotsBy.map({ $0 <= now }) == true {
             repair(now: now)
         } else if !isNACKOver, nackers.isEmpty, nackBy <= now {
@@ -302,11 +331,12 @@ extension PushSender {
         return nil
     }
 
-    /// Nobody of a part of those who lack something answered: asks a larger part.
+    /// Nobody of a part of those who lack something answered: asks a larger part, as large as this silence allows.
     private mutating func askMore(now: Instant) {
         round += 1
-        // Nothing of what experience does not know: it may be trusted now.
-        share = max(min(1, share * Self.shareGrowth), experiencedShare ?? 0)
+        prove(answers: 0)
+        // What experience knows may be trusted now, within the budget; without it twice the wanted number is risked.
+        share = bounded(max(experiencedShare ?? 0, share * 2 * target / Self.silenceMost))
         nackWait = wait(expected: expectedLosers)
         let open = slotsBy
         start([], asks: false, now: now)
@@ -342,7 +372,9 @@ extension PushSender {
         let asks = slotsBy != nil && open == nil && mayAskAgain
         if asks { confirmRounds += 1 }
         slotsBy = open
-        share = asked < Self.fewNACKs && !isSettled ? min(1, share * Self.shareGrowth) : 1
+        // Should the repair fail as a whole, the same members answer once more.
+        prove(answers: asked)
+        share = bounded(asked < Self.fewNACKs && !isSettled ? share * Self.shareGrowth : 1)
         isNACKOver = false
         nackWait = wait(expected: nil)
         round += 1
@@ -382,7 +414,7 @@ extension PushSender {
 
     /// All answers that slots were given for are here.
     private mutating func endOfSlots(now: Instant) {
-        slotsBy = nil
+        (slotsBy, passing) = (nil, nil)
         guard mayAskAgain else { return }
         confirmRounds += 1
         // They lack it, or their answer got lost. Of one datagram the repetition asks as well as a BEACON would.
@@ -406,7 +438,7 @@ extension PushSender {
             pollPause = min(pollPause * 2, policy.beaconInterval)
             stepAt = now + pollPause
             isNACKOver = false
-            share = firstShare(members.unconfirmedCount)
+            share = firstShare()
             nackWait = wait(expected: nil)
             round += 1
             start([], asks: false, now: now)

@@ -84,10 +84,14 @@ public struct PushSender: Sendable {
     // The transaction.
     /// When all answers in slots are here; nil when no slot is to come.
     var slotsBy: Instant?
+    /// The slots that run, for those who let theirs pass; nil when none run or it does not pay.
+    var passing: PassingSlots?
     /// Nobody lacks anything any more, as far as we know.
     var isNACKOver = false
     /// Modes census and none: how long members may take to confirm by what they send anyway.
     var confirmBy: Instant?
+    /// So many may lack something at most, as far as answers and silence prove (three standard deviations).
+    var lackMost = 0.0
     /// How many lacked something after the first transmission.
     var losers: Double?
     var lackedCount = 0

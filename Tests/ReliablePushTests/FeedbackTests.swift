@@ -56,6 +56,46 @@ import Testing
         #expect(loop.nacks <= 180 && loop.nacks > 60, "\(loop.nacks) NACKs")
     }
 
+    /// The most answers within a round trip.
+    private func crowd(_ loop: Loop) -> Int {
+        let times = loop.reports.map(\.at).sorted()
+        var (first, most) = (0, 0)
+        for (index, time) in times.enumerated() {
+            while time - times[first] > loop.options.policy.roundTrip { first += 1 }
+            most = max(most, index - first + 1)
+        }
+        return most
+    }
+
+    /// Experience of a clean channel, and then some members lose the transmission: by chance none of the few that are
+    /// asked first is among them, and that does not prove that there are none.
+    @Test(arguments: [UInt64](1...8)) func silenceOfAFewDoesNotOpenTheFloodgates(seed: UInt64) throws {
+        var options = Loop.Options(members: 2_000, seed: seed)
+        options.policy.feedback = .none
+        for _ in 0..<10 { options.experience.learn(losers: 0, dataCount: 1, extra: 1, members: 2_000) }
+        let loop = Loop(options)
+        loop.interceptor = { header, member in
+            header.kind != .beacon && header.feedback.round == 0 && member % 20 == 0
+        }
+        loop.run(until: .zero + .seconds(12))
+        #expect(loop.servedAt.count == 2_000)
+        // 64 kbit/s carry 31 answers in a round trip.
+        #expect(crowd(loop) <= 31, "\(crowd(loop)) answers")
+    }
+
+    /// The repair is lost for all as well: those who lack it do not answer all at once.
+    @Test(arguments: [UInt64](1...4)) func aFailedRepairFloodsNobody(seed: UInt64) throws {
+        var options = Loop.Options(members: 1_500, seed: seed)
+        options.policy.feedback = .none
+        let loop = Loop(options)
+        loop.interceptor = { header, member in
+            header.kind != .beacon && header.feedback.round <= 1 && member % 3 == 0
+        }
+        loop.run(until: .zero + .seconds(15))
+        #expect(loop.servedAt.count == 1_500)
+        #expect(crowd(loop) <= 42, "\(crowd(loop)) answers")
+    }
+
     /// In no second more answers than the return channel carries, whatever happens to the members.
     @Test(arguments: [FeedbackPolicy.all, .census(8), .none], [0.0, 0.05, 0.3])
     func answersStayWithinTheBudget(feedback: FeedbackPolicy, loss: Double) throws {
@@ -74,6 +114,36 @@ import Testing
             #expect(index - first + 1 <= most, "\(index - first + 1) answers in one second, \(most) are allowed")
             if index - first + 1 > most { return }
         }
+    }
+
+    /// Who lets its slot pass in silence is served while those of others run, wherever the slots begin.
+    @Test(arguments: [UInt64](1...3)) func theSilentAreServedWhileSlotsRun(seed: UInt64) throws {
+        var options = Loop.Options(members: 600, seed: seed)
+        options.policy.roundTrip = .milliseconds(600)
+        let loop = Loop(options)
+        let silent: Set<UInt32> = [0, 31, 250, 599]
+        // Nothing but their profile reaches them.
+        loop.interceptor = { _, member in silent.contains(member) }
+        loop.run()
+        let verdict = try #require(loop.verdict)
+        #expect(verdict.isComplete && verdict.unicasts == 4 && Set(loop.unicasts.flatMap(\.members)) == silent)
+        // 600 slots of 19 ms; only the last one's slot leaves no time.
+        for member in [0, 31, 250] as [UInt32] {
+            let took = try #require(verdict.confirmed[member: member])
+            let slot = options.policy.slot * Int(member)
+            #expect(took > slot && took < slot + .seconds(5), "\(member) after \(took)")
+        }
+        #expect(verdict.duration < options.policy.slot * 600 + .seconds(4))
+        #expect(crowd(loop) <= 31 + 1)
+    }
+
+    /// When a quarter of all is silent nobody is served alone: all are asked again.
+    @Test func manySilentOnesAreAskedAgain() throws {
+        let loop = Loop(.init(members: 400))
+        loop.interceptor = { header, member in header.feedback.round == 0 && member % 2 == 0 }
+        loop.run()
+        let verdict = try #require(loop.verdict)
+        #expect(verdict.isComplete && verdict.unicasts == 0)
     }
 
     /// A new round takes back the NACKs of those that have not spoken yet.
