@@ -12,10 +12,10 @@ SECONDS ?= 60
 BUILD = .build/debug
 
 .DEFAULT_GOAL := help
-.PHONY: setup build test demo model sim bench fuzz lint clean help
+.PHONY: setup setup-bench build test demo model sim bench fuzz lint clean help
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install the Debian packages that build, tests and demonstration need, and look for Swift
 	@scripts/setup.sh
@@ -32,8 +32,12 @@ demo: setup build ## A protected video stream over an emulated satellite, its ke
 model: ## Explore all states of a small phase 3 with Spin (spec/push.pml)
 	scripts/model.sh
 
-bench: ## Measure against limits and peers: make bench CASE=leave-bytes, one-packet, ... or all
-	@$(SWIFT) build --configuration release --package-path bench --product bench
+setup-bench: ## Install the peers that `make bench CASE=dataplane` measures us beside
+	@scripts/setup.sh --bench
+
+bench: ## Measure against limits and peers: make bench CASE=leave-bytes, one-packet, dataplane, ... or all
+	@for product in bench traffic dataplane-probe; do \
+		$(SWIFT) build --configuration release --package-path bench --product $$product || exit 1; done
 	@bench/.build/release/bench $(or $(CASE),all)
 
 sim: ## The engines in virtual time under faults: SEEDS=n runs from FIRST=n

@@ -36,6 +36,8 @@ let package = Package(
         // For fuzz/, another one.
         .library(name: "FuzzTargets", targets: ["FuzzTargets"]),
         .library(name: "Simulator", targets: ["Simulator", "ReliablePush"]),
+        // For bench/: the user-space back end with SAs that it is told.
+        .executable(name: "dataplane-probe", targets: ["dataplane-probe"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),

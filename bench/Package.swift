@@ -8,6 +8,8 @@ let package = Package(
     dependencies: [.package(name: "satipsec", path: "..")],
     targets: [
         .target(name: "CPeer"),
+        // Sends, counts and times packets for the case `dataplane`.
+        .executableTarget(name: "traffic", linkerSettings: [.linkedLibrary("crypto")]),
         .executableTarget(
             name: "bench",
             dependencies: [

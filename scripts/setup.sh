@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Installs the Debian packages that build, tests and demonstration need, and looks for the Swift toolchain. Where
 # everything is there already it says so and needs neither network nor privileges.
+#
+# usage: setup.sh [--bench]      (--bench: also the peers that the data plane is measured beside)
 set -euo pipefail
 
 packages=(
@@ -14,6 +16,14 @@ packages=(
     ffmpeg                                                # the demonstration's film
 )
 swift_least=6.3
+case ${1-} in
+    "") ;;
+    --bench) packages+=(openvpn wireguard-go wireguard-tools openssl) ;;
+    *)
+        echo "usage: setup.sh [--bench]" >&2
+        exit 64
+        ;;
+esac
 
 missing_packages() {
     local package

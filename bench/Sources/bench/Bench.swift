@@ -29,6 +29,7 @@ import Glibc
         ("one-packet", OnePacket.run),
         ("confirm-all", ConfirmAll.run),
         ("nack-control", NACKControl.run),
+        ("dataplane", DataPlaneSpeed.run),
     ]
 
     static func main() throws {
