@@ -207,7 +207,7 @@ check "a second multicast router is told so" grep -q "another multicast router i
 check "a start that failed leaves no tunnel" bash -c '! ip -n gwA link show tun9'
 start gwB
 status gwA
-is "the tunnel's MTU leaves room for every suite" gwA.answer mtu 1438
+is "the tunnel's MTU is that of the default suite" gwA.answer mtu 1446
 is "the guard is reported" gwA.answer guarded yes
 
 # --- 4. Before the first SA -----------------------------------------------------------------------------------------
