@@ -11,8 +11,8 @@ public enum AESGCM {
     public static func seal(
         _ plain: [UInt8], key: Secret, nonce: [UInt8], aad: [UInt8]
     ) throws(CryptographyError) -> [UInt8] {
-        guard let nonce = GCMNonce(nonce) else { throw .failed }
-        var cipher = try GCMCipher(key: key, direction: .encrypt)
+        guard let nonce = AEADNonce(nonce) else { throw .failed }
+        let cipher = try AEADCipher(algorithm(key), key: key, direction: .encrypt)
         var buffer = aad + plain
         buffer += [UInt8](repeating: 0, count: tagSize)
         do {
@@ -27,9 +27,9 @@ public enum AESGCM {
     public static func open(
         _ sealed: [UInt8], key: Secret, nonce: [UInt8], aad: [UInt8]
     ) throws(CryptographyError) -> [UInt8] {
-        guard let nonce = GCMNonce(nonce) else { throw .failed }
+        guard let nonce = AEADNonce(nonce) else { throw .failed }
         guard sealed.count >= tagSize else { throw .notAuthentic }
-        var cipher = try GCMCipher(key: key, direction: .decrypt)
+        let cipher = try AEADCipher(algorithm(key), key: key, direction: .decrypt)
         var buffer = aad + sealed
         let end = buffer.count - tagSize
         do {
@@ -38,4 +38,6 @@ public enum AESGCM {
         }
         return [UInt8](buffer[aad.count..<end])
     }
+
+    private static func algorithm(_ key: Secret) -> AEADAlgorithm { key.count == 16 ? .aes128gcm : .aes256gcm }
 }

@@ -30,7 +30,7 @@ extension CBCAlgorithm {
     ) throws(CryptographyError) -> [UInt8] {
         guard iv.count == blockSize else { throw .failed }
         guard text.count.isMultiple(of: blockSize) else { throw .notAuthentic }
-        var cipher = try CBCCipher(self, key: key, direction: direction)
+        let cipher = try CBCCipher(self, key: key, direction: direction)
         // The initialisation vector stands before the text, as in a packet.
         var buffer = iv + text
         do {

@@ -43,8 +43,9 @@ extension HashAlgorithm {
     nonisolated(unsafe) private static let sha384 = unsafe EVP_MD_fetch(nil, HashAlgorithm.sha384.name, nil)
     nonisolated(unsafe) private static let sha512 = unsafe EVP_MD_fetch(nil, HashAlgorithm.sha512.name, nil)
 
-    nonisolated(unsafe) static let aes128gcm = unsafe EVP_CIPHER_fetch(nil, "AES-128-GCM", nil)
-    nonisolated(unsafe) static let aes256gcm = unsafe EVP_CIPHER_fetch(nil, "AES-256-GCM", nil)
+    nonisolated(unsafe) private static let aes128gcm = unsafe EVP_CIPHER_fetch(nil, "AES-128-GCM", nil)
+    nonisolated(unsafe) private static let aes256gcm = unsafe EVP_CIPHER_fetch(nil, "AES-256-GCM", nil)
+    nonisolated(unsafe) private static let chacha20 = unsafe EVP_CIPHER_fetch(nil, "ChaCha20-Poly1305", nil)
     nonisolated(unsafe) static let aes128ecb = unsafe EVP_CIPHER_fetch(nil, "AES-128-ECB", nil)
     nonisolated(unsafe) static let aes128wrap = unsafe EVP_CIPHER_fetch(nil, "AES-128-WRAP", nil)
     nonisolated(unsafe) static let aes192wrap = unsafe EVP_CIPHER_fetch(nil, "AES-192-WRAP", nil)
@@ -74,6 +75,15 @@ extension HashAlgorithm {
         case .sha256: unsafe sha256
         case .sha384: unsafe sha384
         case .sha512: unsafe sha512
+        }
+    }
+
+    /// nil when libcrypto lacks it, as ChaCha20-Poly1305 in a FIPS build.
+    static func cipher(_ algorithm: AEADAlgorithm) -> OpaquePointer? {
+        switch algorithm {
+        case .aes128gcm: unsafe aes128gcm
+        case .aes256gcm: unsafe aes256gcm
+        case .chacha20Poly1305: unsafe chacha20
         }
     }
 

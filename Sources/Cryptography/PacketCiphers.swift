@@ -10,8 +10,8 @@ public enum CipherDirection: Sendable {
     case encrypt, decrypt
 }
 
-/// The 12-octet nonce of AES-GCM in ESP: 4 octets of salt, 8 of explicit IV (RFC 4106 4).
-public struct GCMNonce: Sendable, Hashable {
+/// The 12-octet nonce of an AEAD in ESP: 4 octets of salt, 8 of explicit IV (RFC 4106 4, RFC 7634 2).
+public struct AEADNonce: Sendable, Hashable {
     public var salt: UInt32
     public var iv: UInt64
 
@@ -41,24 +41,41 @@ public struct GCMNonce: Sendable, Hashable {
 /// Whether a range lies inside a buffer of `count` octets.
 private func fits(_ range: Range<Int>, _ count: Int) -> Bool { range.lowerBound >= 0 && range.upperBound <= count }
 
-/// One AES-GCM key in one direction.
-@safe public struct GCMCipher: ~Copyable {
+/// Lends four octets in network order.
+private func withNetworkOrder<Result>(_ word: UInt32, _ body: (UnsafePointer<UInt8>) -> Result) -> Result {
+    unsafe withUnsafeBytes(of: word.bigEndian) { octets in
+        unsafe octets.withMemoryRebound(to: UInt8.self) { unsafe body($0.baseAddress!) }  // 4 octets: never empty
+    }
+}
+
+/// One key of an AEAD in one direction. Not for several threads at a time.
+@safe public struct AEADCipher: ~Copyable {
     private let context: OpaquePointer
     private let direction: CipherDirection
+    /// Octets of a tag.
+    public let tagSize: Int
 
-    /// - Parameter key: 16 or 32 octets, without the salt.
-    public init(key: Secret, direction: CipherDirection) throws(CryptographyError) {
+    /// - Parameters:
+    ///   - key: `algorithm.keySize` octets, without the salt.
+    ///   - tagSize: 16, with AES-GCM also 12 or 8 (RFC 4106 6).
+    public init(
+        _ algorithm: AEADAlgorithm, key: Secret, tagSize: Int = 16, direction: CipherDirection
+    ) throws(CryptographyError) {
         self.direction = direction
-        unsafe context = try Self.makeContext(key, direction)
+        self.tagSize = tagSize
+        unsafe context = try Self.makeContext(algorithm, key, tagSize, direction)
     }
 
     deinit { unsafe EVP_CIPHER_CTX_free(context) }
 
-    private static func makeContext(_ key: Secret, _ direction: CipherDirection) throws(CryptographyError)
-        -> OpaquePointer
-    {
-        guard key.count == 16 || key.count == 32 else { throw .malformedKey }
-        let cipher = unsafe key.count == 16 ? Fetched.aes128gcm : Fetched.aes256gcm
+    private static func makeContext(
+        _ algorithm: AEADAlgorithm, _ key: Secret, _ tagSize: Int, _ direction: CipherDirection
+    ) throws(CryptographyError) -> OpaquePointer {
+        guard key.count == algorithm.keySize else { throw .malformedKey }
+        guard tagSize == 16 || (algorithm != .chacha20Poly1305 && (tagSize == 12 || tagSize == 8)) else {
+            throw .unsupported
+        }
+        guard let cipher = unsafe Fetched.cipher(algorithm) else { throw refused(.unsupported) }
         guard let context = unsafe EVP_CIPHER_CTX_new() else { throw refused(.failed) }
         let result = unsafe key.withOctets { octets in
             unsafe EVP_CipherInit_ex2(
@@ -71,38 +88,42 @@ private func fits(_ range: Range<Int>, _ count: Int) -> Bool { range.lowerBound 
         return unsafe context
     }
 
-    /// Encrypts `text` in place and writes the tag into the 16 octets behind it.
-    public mutating func seal(
-        _ buffer: inout MutableSpan<UInt8>, aad: Range<Int>, text: Range<Int>, nonce: GCMNonce
+    /// Encrypts `text` in place and writes the tag into the `tagSize` octets behind it.
+    ///
+    /// - Parameter high: the high-order half of an extended sequence number, which is part of the AAD behind its first
+    ///   four octets and stands in no packet (RFC 4106 5).
+    public func seal(
+        _ buffer: inout MutableSpan<UInt8>, aad: Range<Int>, high: UInt32? = nil, text: Range<Int>, nonce: AEADNonce
     ) throws(CryptographyError) {
         precondition(direction == .encrypt, "this context was made to seal")
-        guard fits(aad, buffer.count), fits(text, buffer.count - AESGCM.tagSize) else { throw .failed }
+        guard fits(aad, buffer.count), fits(text, buffer.count - tagSize) else { throw .failed }
         let context = unsafe self.context
+        let tagSize = Int32(self.tagSize)
         let done = unsafe buffer.withUnsafeMutableBufferPointer { octets -> Bool in
             guard let base = octets.baseAddress else { return false }
             var written: Int32 = 0
-            guard unsafe Self.start(context, base, aad, text, nonce) else { return false }
+            guard unsafe Self.start(context, base, aad, high, text, nonce) else { return false }
             return unsafe EVP_EncryptFinal_ex(context, base + text.upperBound, &written) == 1
-                && EVP_CIPHER_CTX_ctrl(
-                    context, EVP_CTRL_AEAD_GET_TAG, Int32(AESGCM.tagSize), base + text.upperBound) == 1
+                && EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_AEAD_GET_TAG, tagSize, base + text.upperBound) == 1
         }
         guard done else { throw refused(.failed) }
     }
 
-    /// Decrypts `text` in place and verifies the tag in the 16 octets behind it; on `notAuthentic` the text is
+    /// Decrypts `text` in place and verifies the tag in the `tagSize` octets behind it; on `notAuthentic` the text is
     /// unusable and must be thrown away.
-    public mutating func open(
-        _ buffer: inout MutableSpan<UInt8>, aad: Range<Int>, text: Range<Int>, nonce: GCMNonce
+    public func open(
+        _ buffer: inout MutableSpan<UInt8>, aad: Range<Int>, high: UInt32? = nil, text: Range<Int>, nonce: AEADNonce
     ) throws(CryptographyError) {
         precondition(direction == .decrypt, "this context was made to open")
-        guard fits(aad, buffer.count), fits(text, buffer.count - AESGCM.tagSize) else { throw .notAuthentic }
+        guard fits(aad, buffer.count), fits(text, buffer.count - tagSize) else { throw .notAuthentic }
         let context = unsafe self.context
+        let tagSize = Int32(self.tagSize)
         let done = unsafe buffer.withUnsafeMutableBufferPointer { octets -> Bool in
             guard let base = octets.baseAddress else { return false }
             var written: Int32 = 0
-            guard unsafe Self.start(context, base, aad, text, nonce) else { return false }
+            guard unsafe Self.start(context, base, aad, high, text, nonce) else { return false }
             return unsafe EVP_CIPHER_CTX_ctrl(
-                context, EVP_CTRL_AEAD_SET_TAG, Int32(AESGCM.tagSize), base + text.upperBound) == 1
+                context, EVP_CTRL_AEAD_SET_TAG, tagSize, base + text.upperBound) == 1
                 && EVP_DecryptFinal_ex(context, base + text.upperBound, &written) == 1
         }
         guard done else { throw refused(.notAuthentic) }
@@ -110,15 +131,22 @@ private func fits(_ range: Range<Int>, _ count: Int) -> Bool { range.lowerBound 
 
     /// Nonce, AAD and text, in either direction.
     private static func start(
-        _ context: OpaquePointer, _ base: UnsafeMutablePointer<UInt8>, _ aad: Range<Int>, _ text: Range<Int>,
-        _ nonce: GCMNonce
+        _ context: OpaquePointer, _ base: UnsafeMutablePointer<UInt8>, _ aad: Range<Int>, _ high: UInt32?,
+        _ text: Range<Int>, _ nonce: AEADNonce
     ) -> Bool {
         var written: Int32 = 0
         guard unsafe nonce.withOctets({ unsafe EVP_CipherInit_ex2(context, nil, nil, $0, -1, nil) }) == 1 else {
             return false
         }
-        if !aad.isEmpty {
-            guard unsafe EVP_CipherUpdate(context, nil, &written, base + aad.lowerBound, Int32(aad.count)) == 1 else {
+        var rest = aad
+        if let high {
+            guard aad.count >= 4, unsafe EVP_CipherUpdate(context, nil, &written, base + aad.lowerBound, 4) == 1,
+                unsafe withNetworkOrder(high, { unsafe EVP_CipherUpdate(context, nil, &written, $0, 4) }) == 1
+            else { return false }
+            rest = aad.lowerBound + 4..<aad.upperBound
+        }
+        if !rest.isEmpty {
+            guard unsafe EVP_CipherUpdate(context, nil, &written, base + rest.lowerBound, Int32(rest.count)) == 1 else {
                 return false
             }
         }
@@ -129,7 +157,7 @@ private func fits(_ range: Range<Int>, _ count: Int) -> Bool { range.lowerBound 
     }
 }
 
-/// One key of a block cipher in CBC mode in one direction.
+/// One key of a block cipher in CBC mode in one direction. Not for several threads at a time.
 @safe public struct CBCCipher: ~Copyable {
     private let context: OpaquePointer
     private let blockSize: Int
@@ -168,7 +196,7 @@ private func fits(_ range: Range<Int>, _ count: Int) -> Bool { range.lowerBound 
     }
 
     /// Encrypts or decrypts `text`, whole blocks, in place, with the initialisation vector that stands in the buffer.
-    public mutating func process(
+    public func process(
         _ buffer: inout MutableSpan<UInt8>, iv: Range<Int>, text: Range<Int>
     ) throws(CryptographyError) {
         guard fits(iv, buffer.count), iv.count == blockSize, fits(text, buffer.count),
@@ -188,7 +216,7 @@ private func fits(_ range: Range<Int>, _ count: Int) -> Bool { range.lowerBound 
     }
 }
 
-/// One HMAC key.
+/// One HMAC key. Not for several threads at a time.
 @safe public struct MACContext: ~Copyable {
     private let context: OpaquePointer
     /// Octets of a code that is not truncated.
@@ -220,7 +248,7 @@ private func fits(_ range: Range<Int>, _ count: Int) -> Bool { range.lowerBound 
     deinit { unsafe EVP_MAC_CTX_free(context) }
 
     /// Begins the next message with the same key.
-    mutating func restart() {
+    func restart() {
         let result = unsafe EVP_MAC_init(context, nil, 0, nil)
         precondition(result == 1, "an HMAC context can be used again")
     }
@@ -240,11 +268,14 @@ private func fits(_ range: Range<Int>, _ count: Int) -> Bool { range.lowerBound 
     }
 
     /// Writes the first `count` octets of the code over `range` into the octets right behind it.
-    public mutating func append(
-        to buffer: inout MutableSpan<UInt8>, over range: Range<Int>, count: Int
+    ///
+    /// - Parameter high: the high-order half of an extended sequence number, which the code covers behind the range
+    ///   and which stands in no packet (RFC 4303 2.2.1).
+    public func append(
+        to buffer: inout MutableSpan<UInt8>, over range: Range<Int>, high: UInt32? = nil, count: Int
     ) throws(CryptographyError) {
         guard count > 0, count <= size, fits(range, buffer.count - count) else { throw .failed }
-        let done = unsafe withCode(&buffer, range) { code, base in
+        let done = unsafe withCode(&buffer, range, high) { code, base in
             unsafe (base + range.upperBound).update(from: code, count: count)
             return true
         }
@@ -252,18 +283,18 @@ private func fits(_ range: Range<Int>, _ count: Int) -> Bool { range.lowerBound 
     }
 
     /// Whether the `count` octets right behind `range` are the code over it; compared in constant time.
-    public mutating func isValid(
-        in buffer: inout MutableSpan<UInt8>, over range: Range<Int>, count: Int
+    public func isValid(
+        in buffer: inout MutableSpan<UInt8>, over range: Range<Int>, high: UInt32? = nil, count: Int
     ) -> Bool {
         guard count > 0, count <= size, fits(range, buffer.count - count) else { return false }
-        return unsafe withCode(&buffer, range) { code, base in
+        return unsafe withCode(&buffer, range, high) { code, base in
             unsafe CRYPTO_memcmp(code, base + range.upperBound, count) == 0
         }
     }
 
     /// Computes the code over a range into memory on the stack.
-    private mutating func withCode(
-        _ buffer: inout MutableSpan<UInt8>, _ range: Range<Int>,
+    private func withCode(
+        _ buffer: inout MutableSpan<UInt8>, _ range: Range<Int>, _ high: UInt32?,
         _ body: (UnsafePointer<UInt8>, UnsafeMutablePointer<UInt8>) -> Bool
     ) -> Bool {
         restart()
@@ -274,6 +305,7 @@ private func fits(_ range: Range<Int>, _ count: Int) -> Bool { range.lowerBound 
                 var written = 0
                 guard let start = code.baseAddress,
                     unsafe EVP_MAC_update(context, base + range.lowerBound, range.count) == 1,
+                    high.map({ unsafe withNetworkOrder($0) { unsafe EVP_MAC_update(context, $0, 4) } == 1 }) ?? true,
                     unsafe EVP_MAC_final(context, start, &written, code.count) == 1
                 else { return false }
                 return unsafe body(start, base)

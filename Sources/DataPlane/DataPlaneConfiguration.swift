@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 public import Basics
-internal import Cryptography
+public import Cryptography
+internal import ESP
 
 /// Where a client's data plane sits in the system.
 public struct DataPlaneConfiguration: Sendable, Hashable {
@@ -13,8 +14,10 @@ public struct DataPlaneConfiguration: Sendable, Hashable {
     public var tunnelInterface: String
     /// Outer source of what we send; nil takes the satellite interface's first address.
     public var satelliteAddress: IPAddress?
-    /// MTU of the tunnel in octets; nil computes it from the satellite interface's, so that one inner packet with the
-    /// largest overhead of all suites fills one outer packet.
+    /// The largest outer packet that the link takes, in octets; nil, or more than that, is the satellite interface's.
+    public var linkMTU: Int?
+    /// MTU of the tunnel in octets; nil follows the suites that we send with, so that one inner packet fills one outer
+    /// packet of the link.
     public var mtu: Int?
     /// Networks behind other clients, routed into the tunnel. A strict reverse path filter that the operator keeps on
     /// accepts multicasts only from sources in these.
@@ -32,13 +35,16 @@ public struct DataPlaneConfiguration: Sendable, Hashable {
 
     public init(
         satelliteInterface: String, terrestrialInterface: String, tunnelInterface: String = "satipsec0",
-        satelliteAddress: IPAddress? = nil, mtu: Int? = nil, remoteNetworks: [IPPrefix] = [],
-        requiresGuard: Bool = true, outerTTL: UInt8 = 64, socketBuffer: Int = 8 << 20, limits: Limits = Limits()
+        satelliteAddress: IPAddress? = nil, linkMTU: Int? = nil, mtu: Int? = nil,
+        remoteNetworks: [IPPrefix] = [],
+        requiresGuard: Bool = true, outerTTL: UInt8 = 64, socketBuffer: Int = 8 << 20,
+        limits: Limits = Limits()
     ) {
         self.satelliteInterface = satelliteInterface
         self.terrestrialInterface = terrestrialInterface
         self.tunnelInterface = tunnelInterface
         self.satelliteAddress = satelliteAddress
+        self.linkMTU = linkMTU
         self.mtu = mtu
         self.remoteNetworks = remoteNetworks
         self.requiresGuard = requiresGuard
@@ -48,18 +54,11 @@ public struct DataPlaneConfiguration: Sendable, Hashable {
         sourcesPerGroup = limits.sendersPerAssociation
     }
 
-    /// The largest inner packet whose ESP packet fits the link, whatever the suite: 1,438 octets on a link of 1,500.
-    public static func tunnelMTU(linkMTU: Int) -> Int {
-        // spec: RFC 4303 2 - header, IV, then payload with padding and the two trailer octets aligned, then the ICV.
-        let fits = ESPSuite.allCases.map { suite in
-            let room = linkMTU - outerHeader - espHeader - suite.ivSize - suite.icvSize
-            return room / suite.alignment * suite.alignment - espTrailer
-        }
-        return fits.min() ?? 0
+    /// The largest inner packet whose ESP packet fits the link with each of these suites: 1,446 octets with AES-GCM on
+    /// a link of 1,500. Without any suite, that of the default one.
+    public static func tunnelMTU(linkMTU: Int, suites: some Collection<ESPSuite>) -> Int {
+        let room = linkMTU - InnerPacket.minimumHeader
+        let fits = suites.map { $0.largestInner(sealed: room) }
+        return fits.min() ?? ESPSuite.aes256gcm.largestInner(sealed: room)
     }
-
-    /// IPv4 without options; SPI and sequence number; pad length and next header.
-    private static let outerHeader = 20
-    private static let espHeader = 8
-    private static let espTrailer = 2
 }

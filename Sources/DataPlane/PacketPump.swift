@@ -10,8 +10,8 @@ internal import Glibc
 /// Moves packets between the tunnel and the ESP socket, in batches, in buffers made at the start: a packet costs no
 /// allocation, and it is read, sealed or opened, and written in one place.
 final class PacketPump {
-    /// Outer header and everything that ESP adds, at most: 20 + 8 + 16 + 15 + 2 + 16, rounded up.
-    static let largestOverhead = 80
+    /// Outer header and everything that ESP adds, at most: 20 + 8 + 16 + 15 + 2 + 32, rounded up.
+    static let largestOverhead = 96
     /// An outer packet has 65,535 octets at most.
     static let largestInner = 65_535 - largestOverhead
 
@@ -20,7 +20,10 @@ final class PacketPump {
     private let router: MulticastRouter
     private let associations: SecurityAssociationDatabase
     private let socket: Int32
-    private let mtu: Int
+    /// The largest inner packet there is room for; the tunnel's MTU is no larger.
+    private let largestInner: Int
+    /// Where lines for the log go.
+    private let report: (LogEvent) -> Void
     private let interfaces: [(name: String, index: UInt32)]
     private let incoming: PacketBatch
     private let outgoing: PacketBatch
@@ -42,20 +45,21 @@ final class PacketPump {
 
     init(
         loop: EventLoop, configuration: DataPlaneConfiguration, facts: StartChecks, tunnel: TunnelInterface,
-        router: MulticastRouter, associations: SecurityAssociationDatabase
+        router: MulticastRouter, associations: SecurityAssociationDatabase, report: @escaping (LogEvent) -> Void
     ) throws(SystemError) {
         self.loop = loop
         self.tunnel = tunnel
         self.router = router
         self.associations = associations
         tally = Tally()
-        mtu = facts.mtu
+        self.report = report
+        largestInner = max(facts.mtu, facts.largestOuter - InnerPacket.minimumHeader)
         interfaces = [
             (configuration.satelliteInterface, facts.satelliteIndex),
             (configuration.terrestrialInterface, facts.terrestrialIndex),
         ]
         outgoing = PacketBatch(
-            count: configuration.batch, capacity: Self.headroom + facts.mtu + Self.tailroom)
+            count: configuration.batch, capacity: Self.headroom + largestInner + Self.tailroom)
         incoming = PacketBatch(count: configuration.batch, capacity: 65_535)
         let interface = configuration.satelliteInterface
         let opened = unsafe clinux_esp_open(interface, Int32(clamping: configuration.socketBuffer))
@@ -103,7 +107,7 @@ final class PacketPump {
         var filled = 0
         for _ in 0..<outgoing.count {
             let slot = unsafe outgoing[filled]
-            let got = unsafe read(tunnel.descriptor, slot.pointee.bytes + Self.headroom, mtu)
+            let got = unsafe read(tunnel.descriptor, slot.pointee.bytes + Self.headroom, largestInner)
             guard got > 0 else { break }
             tally.fromTunnel &+= 1
             if unsafe isKernelsOwn(slot.pointee.bytes + Self.headroom, got) {
@@ -116,6 +120,7 @@ final class PacketPump {
         outgoing.send(to: socket, count: filled) { _, _ in failures &+= 1 }
         tally.toSatellite &+= UInt64(filled) &- failures
         for _ in 0..<failures { associations.count(.socketError) }
+        for event in associations.takeEvents() { report(event) }
     }
 
     /// Makes the slot an ESP packet with its addresses; false when the packet was dropped, and counted.
@@ -143,6 +148,7 @@ final class PacketPump {
             tally.fromSatellite &+= 1
             unsafe open(incoming[index], now: now)
         }
+        for event in associations.takeEvents() { report(event) }
     }
 
     private func open(_ slot: UnsafeMutablePointer<clinux_slot>, now: Instant) {

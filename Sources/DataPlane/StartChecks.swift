@@ -10,7 +10,10 @@ struct StartChecks {
     var terrestrialIndex: UInt32
     /// The LAN: what comes out of the tunnel cannot come from there.
     var terrestrialNetwork: IPPrefix?
+    /// Of the tunnel, as long as nothing is sent.
     var mtu: Int
+    /// The largest outer packet that the link takes.
+    var linkMTU: Int
     /// The largest ESP packet to send, outer header included: the link's MTU, or more where the operator chose a tunnel
     /// MTU that makes the kernel fragment.
     var largestOuter: Int
@@ -35,9 +38,10 @@ struct StartChecks {
         terrestrialIndex = try DataPlaneError.wrap { () throws(SystemError) in try Interfaces.index(of: terrestrial) }
         terrestrialNetwork = try? Interfaces.prefix(of: terrestrial, family: .v4)
         let link = try DataPlaneError.wrap { () throws(SystemError) in try Interfaces.mtu(of: satellite) }
-        mtu = configuration.mtu ?? DataPlaneConfiguration.tunnelMTU(linkMTU: link)
+        linkMTU = min(configuration.linkMTU ?? link, link)
+        mtu = configuration.mtu ?? DataPlaneConfiguration.tunnelMTU(linkMTU: linkMTU, suites: [])
         guard (Self.smallestMTU...PacketPump.largestInner).contains(mtu) else { throw .unsuitableMTU(mtu) }
-        largestOuter = max(link, mtu + PacketPump.largestOverhead)
+        largestOuter = max(linkMTU, configuration.mtu.map { $0 + PacketPump.largestOverhead } ?? 0)
         try Self.checkReversePathFilter(configuration)
         noteForwarding(configuration)
     }

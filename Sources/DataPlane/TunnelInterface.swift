@@ -36,6 +36,12 @@ final class TunnelInterface {
 
     deinit { Glibc.close(descriptor) }
 
+    /// From now on the kernel fragments, or refuses, what is larger.
+    func setMTU(_ mtu: Int) throws(SystemError) {
+        let result = unsafe clinux_interface_configure(name, Int32(clamping: mtu), 0)
+        try SystemError.check("set the MTU of", result, context: name)
+    }
+
     /// Routes a network into the tunnel.
     func addRoute(_ network: IPPrefix) throws(SystemError) {
         let result = change(network, add: 1)

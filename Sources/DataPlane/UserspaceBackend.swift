@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 public import Basics
+internal import Cryptography
 public import ESP
 public import EventLoop
 internal import Glibc
@@ -14,7 +15,11 @@ internal import Glibc
 public final class UserspaceBackend: SABackend {
     private let configuration: DataPlaneConfiguration
     private let satelliteAddress: IPAddress
-    private let mtu: Int
+    /// Of the tunnel, now.
+    private var mtu: Int
+    private let linkMTU: Int
+    /// Of each SA that we could send with; they decide the tunnel's MTU.
+    private var suites: [SAKey: ESPSuite] = [:]
     private let warnings: [String]
     private let fragmentationFailuresAtStart: UInt64
 
@@ -28,13 +33,17 @@ public final class UserspaceBackend: SABackend {
 
     /// Checks the system, then creates the tunnel, becomes the multicast router and opens the ESP socket. Nothing
     /// passes before the first SA. Needs CAP_NET_ADMIN and CAP_NET_RAW.
+    ///
+    /// - Parameter report: takes lines for the log, of packets that were dropped.
     public init(
-        configuration: DataPlaneConfiguration, loop: EventLoop, limits: Limits = Limits(), random: any RandomSource
+        configuration: DataPlaneConfiguration, loop: EventLoop, limits: Limits = Limits(), random: any RandomSource,
+        report: @escaping (LogEvent) -> Void = { _ in }
     ) throws(DataPlaneError) {
         self.configuration = configuration
         let facts = try StartChecks(configuration)
         satelliteAddress = facts.satelliteAddress
         mtu = facts.mtu
+        linkMTU = facts.linkMTU
         warnings = facts.warnings
         fragmentationFailuresAtStart = SystemSettings.fragmentationFailures()
         associations = SecurityAssociationDatabase(
@@ -48,7 +57,7 @@ public final class UserspaceBackend: SABackend {
             for network in configuration.remoteNetworks { try tunnel.addRoute(network) }
             pump = try PacketPump(
                 loop: loop, configuration: configuration, facts: facts, tunnel: tunnel, router: router,
-                associations: associations)
+                associations: associations, report: report)
             self.tunnel = tunnel
             self.router = router
         } catch {
@@ -73,6 +82,8 @@ public final class UserspaceBackend: SABackend {
             try settle(uses.insert(parameters, .inbound))
         case .addOutbound(let parameters):
             try associations.apply(change)
+            suites[parameters.key] = parameters.suite
+            try settleMTU()
             try settle(uses.insert(parameters, .outbound))
         case .activateOutbound: try associations.apply(change)
         case .removeInbound(let key):
@@ -81,10 +92,13 @@ public final class UserspaceBackend: SABackend {
             try settle(gone)
         case .removeOutbound(let key):
             let gone = uses.remove(key, .outbound)
+            suites[key] = nil
             try associations.apply(change)
+            try settleMTU()
             try settle(gone)
         case .removeAll:
             let gone = uses.removeAll()
+            suites = [:]
             try associations.apply(change)
             for use in gone { try settle(use) }
         }
@@ -99,6 +113,15 @@ public final class UserspaceBackend: SABackend {
         router = nil
         tunnel = nil
         memberships.leaveAll()
+    }
+
+    /// Makes the tunnel's MTU that of the suites we send with; without any it stays as it is.
+    private func settleMTU() throws(DataPlaneError) {
+        guard configuration.mtu == nil, !suites.isEmpty else { return }
+        let fitting = DataPlaneConfiguration.tunnelMTU(linkMTU: linkMTU, suites: suites.values)
+        guard fitting != mtu else { return }
+        try DataPlaneError.wrap { () throws(SystemError) in try tunnel?.setMTU(fitting) }
+        mtu = fitting
     }
 
     /// Makes the system agree with what a group or network is used for now.

@@ -28,14 +28,25 @@ public struct SAParameters: Sendable, Equatable {
     public var authenticationKey: Secret?
     /// Outer source of what we send; nil for an inbound SA: any sender (each sender id has replay state of its own).
     public var source: IPAddress?
-    /// First two octets of each GCM IV (RFC 6054), and of each CBC IV in a group's SA; 0 for the only sender.
+    /// First two octets of each AEAD IV (RFC 6054), and of each CBC IV in a group's SA; 0 for the only sender.
     public var senderID: UInt16
+    /// Sequence numbers of 64 bits, of which a packet shows the lower half (RFC 4303 2.2.1). For a unicast SA only.
+    public var extendedSequence = false
     /// In packets, 64 to 4,096.
     public var replayWindow: Int
-    /// Octets after which the SA may protect nothing more; nil for no limit.
+    /// Octets after which the SA may protect nothing more; nil for no limit but the suite's own.
     public var octetLimit: UInt64?
     /// The group's name, for status and logs.
     public var name: String
+
+    /// What the suite allows if that is less: whoever configured a limit, a sender keeps to it.
+    var outboundOctetLimit: UInt64? {
+        guard let most = suite.octetLimit else { return octetLimit }
+        return min(octetLimit ?? most, most)
+    }
+
+    /// The last sequence number there is. Extended ones end with the 48-bit counter of an AEAD's IVs.
+    var lastSequence: UInt64 { extendedSequence ? 1 << 48 - 1 : UInt64(UInt32.max) }
 
     public init(
         key: SAKey, selector: TrafficSelector, suite: ESPSuite, cipherKey: Secret, authenticationKey: Secret?,
@@ -81,7 +92,7 @@ public struct SACounters: Sendable, Hashable {
     /// Inner octets.
     public var octets: UInt64 = 0
     /// Highest sequence number sent, or verified from any sender.
-    public var sequence: UInt32 = 0
+    public var sequence: UInt64 = 0
     public var drops: [PacketDrop: UInt64] = [:]
     /// nil while unused.
     public var lastUsed: Instant?
@@ -91,7 +102,7 @@ public struct SACounters: Sendable, Hashable {
 
 /// Why an SA could not be installed or activated.
 public enum SAError: Error, Sendable, Hashable {
-    /// A key has not the size that its suite needs.
+    /// A key has not the size that its suite needs, or is one of a cipher's weak ones.
     case malformedKey
     /// SPI 0 never appears on the wire (RFC 4303 2.1).
     case reservedSPI
@@ -99,13 +110,34 @@ public enum SAError: Error, Sendable, Hashable {
     case tooMany
     /// There is no such SA to activate.
     case unknownAssociation
+    /// Extended sequence numbers are for unicast SAs: who joins a group late does not know the upper half.
+    case extendedSequence
     /// libcrypto cannot do what the suite needs.
-    case unsupported
+    case unsupported(ESPSuite)
+    /// DES and Blowfish come from OpenSSL's legacy provider, which is not installed.
+    case legacyProviderMissing(ESPSuite)
 
-    init(_ error: CryptographyError) {
-        switch error {
-        case .malformedKey: self = .malformedKey
-        case .notAuthentic, .invalidPublicValue, .unsupported, .failed: self = .unsupported
+    init(_ error: CryptographyError, suite: ESPSuite) {
+        switch (error, suite.encryption) {
+        case (.malformedKey, _): self = .malformedKey
+        case (.unsupported, .cbc(.des)), (.unsupported, .cbc(.blowfish)): self = .legacyProviderMissing(suite)
+        default: self = .unsupported(suite)
+        }
+    }
+}
+
+extension SAError: CustomStringConvertible {
+    public var description: String {
+        switch self {
+        case .malformedKey: "a key does not fit its suite"
+        case .reservedSPI: "SPI 0 is reserved"
+        case .tooMany: "there are too many SAs"
+        case .unknownAssociation: "there is no such SA"
+        case .extendedSequence: "a group's SA cannot have extended sequence numbers"
+        case .unsupported(let suite): "libcrypto on this machine cannot do \(suite)"
+        case .legacyProviderMissing(let suite):
+            "\(suite) needs OpenSSL's legacy provider (ossl-modules/legacy.so; on Debian in the package libssl3),"
+                + " which is not installed"
         }
     }
 }
@@ -125,7 +157,9 @@ public struct SAStatus: Sendable, Hashable {
     /// Outer source of what we send.
     public var source: IPAddress?
     public var senderID: UInt16
+    /// Octets after which it protects nothing more, and the last sequence number it may use.
     public var octetLimit: UInt64?
+    public var lastSequence: UInt64
     /// Whether it is the one that protects its flow now; always true for an inbound SA.
     public var isActive: Bool
     /// Sender ids of which a packet was verified.
@@ -142,9 +176,19 @@ public struct SAStatus: Sendable, Hashable {
         selector = parameters.selector
         source = parameters.source
         senderID = parameters.senderID
-        octetLimit = parameters.octetLimit
+        octetLimit = direction == .outbound ? parameters.outboundOctetLimit : parameters.octetLimit
+        lastSequence = parameters.lastSequence
         self.isActive = isActive
         self.senders = senders
         self.counters = counters
     }
+
+    /// Whether most of what it may send is sent, and it is time for new keys: long before a packet has to be dropped.
+    public var isWorn: Bool {
+        guard direction == .outbound else { return false }
+        if let octetLimit, counters.octets >= octetLimit / 100 * Self.wornPercent { return true }
+        return counters.sequence >= lastSequence / 100 * Self.wornPercent
+    }
+
+    private static let wornPercent: UInt64 = 80
 }

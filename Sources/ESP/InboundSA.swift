@@ -9,19 +9,36 @@ internal import Cryptography
 public final class InboundSA {
     public private(set) var parameters: SAParameters
     public private(set) var counters = SACounters()
-    private var transform: PacketTransform
+    /// What the packet was that `decapsulate` verified and then dropped, or handed out; nil where it was not read.
+    private(set) var lastInner: InnerPacket?
+    private let transform: SuiteTransform
     private let senderLimit: Int
+    /// What the first packet of an SA is held against.
+    private let emptyWindow: ReplayWindow
     /// By sender id. The outer source would not do: it is not authentic, and a packet that was overheard could be sent
     /// again under any number of them.
     private var senders: [UInt16: Sender] = [:]
     /// Packets come in bursts of one sender.
     private var lastSender: Sender?
 
-    /// Throws `malformedKey` when a key does not have its suite's size.
-    public init(_ parameters: SAParameters, limits: Limits = Limits()) throws(SAError) {
-        transform = try PacketTransform(parameters, .decrypt)
+    /// Packets one behind the other that were not authentic, of an SA with extended sequence numbers.
+    private var failures: UInt64 = 0
+
+    /// Throws `malformedKey` when a key does not have its suite's size or is weak, `extendedSequence` when a group's
+    /// SA is to have extended sequence numbers, and `unsupported` or `legacyProviderMissing` when libcrypto lacks
+    /// something.
+    ///
+    /// - Parameter lastSequence: how far the only sender of an SA with extended sequence numbers was, where it was used
+    ///   before.
+    public init(
+        _ parameters: SAParameters, limits: Limits = Limits(), lastSequence: UInt64 = 0
+    ) throws(SAError) {
+        transform = try SuiteTransform.make(parameters, .decrypt)
         self.parameters = parameters
         senderLimit = limits.sendersPerAssociation
+        var window = ReplayWindow(size: parameters.replayWindow)
+        if parameters.extendedSequence, lastSequence > 0 { window.accept(lastSequence) }
+        emptyWindow = window
     }
 
     /// Senders of which at least one packet was verified.
@@ -40,6 +57,7 @@ public final class InboundSA {
     public func decapsulate(
         in buffer: inout MutableSpan<UInt8>, packet: Range<Int>, now: Instant
     ) throws(PacketDrop) -> Range<Int> {
+        lastInner = nil
         do throws(PacketDrop) {
             let inner = try open(&buffer, packet)
             counters.packets &+= 1
@@ -63,30 +81,86 @@ public final class InboundSA {
         if let limit = parameters.octetLimit, counters.octets >= limit { throw .expired }
 
         // spec: RFC 4303 3.4.3 - look at the window before the work of verifying, move it only after success.
-        let sequence = buffer.span.u32(at: packet.lowerBound + ESPHeader.sequence)
         let id = senderID(buffer.span, packet)
         let known = sender(id)
-        guard known?.window.isFresh(sequence) ?? (sequence != 0) else { throw .replay }
+        let low = buffer.span.u32(at: packet.lowerBound + ESPHeader.sequence)
+        guard var sequence = number(low, of: known),
+            known?.window.isFresh(sequence) ?? emptyWindow.isFresh(sequence)
+        else { throw .replay }
         if known == nil, senders.count >= senderLimit { throw .senderLimit }
-        let plain: Range<Int>
+        let place = PacketPlace(packet, suite: suite, high: nil)
         do throws(CryptographyError) {
-            plain = try transform.open(&buffer, packet)
+            if parameters.extendedSequence {
+                sequence = try openExtended(&buffer, place, sequence)
+            } else {
+                try transform.open(&buffer, place)
+            }
         } catch {
             throw .notAuthentic
         }
         (known ?? addSender(id)).window.accept(sequence)
         counters.sequence = max(counters.sequence, sequence)
 
-        let payload = try unpadded(buffer.span, plain)
+        let payload = try unpadded(buffer.span, place.text)
         let inner = try InnerPacket(reading: buffer.span.extracting(payload))
+        lastInner = inner
         try checkPolicy(inner)
         return payload.lowerBound..<payload.lowerBound + inner.count  // without traffic-flow padding (RFC 4303 2.7)
     }
 
-    /// The first two octets of the IV (RFC 6054), which the ICV covers with either kind of suite. A unicast SA has one
-    /// sender, whose IVs may look like anything.
+    // MARK: Extended sequence numbers
+
+    /// A packet's whole number; nil where it would stand before the first one.
+    private func number(_ low: UInt32, of sender: Sender?) -> UInt64? {
+        guard parameters.extendedSequence else { return UInt64(low) }
+        return sender.map { $0.window.extended(low: low) } ?? emptyWindow.extended(low: low)
+    }
+
+    /// After so many packets in a row that are not authentic, the upper half may have gone on without us: 2^32 packets
+    /// were lost. Then one in `recoveryShare` of those that fail is tried with the next `recoveryDepth` upper halves,
+    /// so that a flood of forgeries costs a quarter more, and not five times as much.
+    static let recoveryThreshold: UInt64 = 256
+    static let recoveryShare: UInt64 = 16
+    static let recoveryDepth: UInt64 = 4
+
+    /// Opens a packet and gives its number, which is `sequence` or, where we lost count, a later one with the same
+    /// lower half (RFC 4303 A3).
+    private func openExtended(
+        _ buffer: inout MutableSpan<UInt8>, _ place: PacketPlace, _ sequence: UInt64
+    ) throws(CryptographyError) -> UInt64 {
+        let isLost = failures >= Self.recoveryThreshold && failures.isMultiple(of: Self.recoveryShare)
+        // The only allocation on a packet's way, and a rare one: an AEAD decrypts before it knows whether it should.
+        var original: [UInt8] = []
+        if isLost, !transform.leavesForgeriesAlone { original = place.text.map { buffer[$0] } }
+        var place = place
+        do throws(CryptographyError) {
+            place.high = UInt32(truncatingIfNeeded: sequence >> 32)
+            try transform.open(&buffer, place)
+            failures = 0
+            return sequence
+        } catch {
+            failures &+= 1
+            guard isLost else { throw error }
+        }
+        for step in 1...Self.recoveryDepth {
+            let candidate = sequence.addingReportingOverflow(step << 32)
+            guard !candidate.overflow else { break }
+            for (index, octet) in zip(place.text, original) { buffer[index] = octet }
+            place.high = UInt32(truncatingIfNeeded: candidate.partialValue >> 32)
+            do throws(CryptographyError) {
+                try transform.open(&buffer, place)
+                failures = 0
+                return candidate.partialValue
+            } catch { continue }
+        }
+        throw .notAuthentic
+    }
+
+    /// The first two octets of the IV (RFC 6054), which the ICV covers with every suite that has an IV. A unicast SA
+    /// has one sender, whose IVs may look like anything.
     private func senderID(_ buffer: Span<UInt8>, _ packet: Range<Int>) -> UInt16 {
-        parameters.key.destination.isMulticast ? buffer.u16(at: packet.lowerBound + ESPHeader.iv) : 0
+        parameters.key.destination.isMulticast && parameters.suite.namesSenders
+            ? buffer.u16(at: packet.lowerBound + ESPHeader.iv) : 0
     }
 
     private func sender(_ id: UInt16) -> Sender? {
@@ -97,7 +171,7 @@ public final class InboundSA {
     }
 
     private func addSender(_ id: UInt16) -> Sender {
-        let sender = Sender(id, ReplayWindow(size: parameters.replayWindow))
+        let sender = Sender(id, emptyWindow)
         senders[id] = sender
         lastSender = sender
         return sender

@@ -36,6 +36,14 @@ public struct InnerPacket: Sendable, Hashable {
     }
 }
 
+extension InnerPacket: CustomStringConvertible {
+    /// The five that tell flows apart, for the log: `17 192.168.1.2:5000 -> 239.1.1.1:5004`, the protocol in front.
+    public var description: String {
+        func end(_ address: IPAddress, _ port: UInt16?) -> String { port.map { "\(address):\($0)" } ?? "\(address)" }
+        return "\(ipProtocol) \(end(source, sourcePort)) -> \(end(destination, destinationPort))"
+    }
+}
+
 extension TrafficSelector {
     /// Whether a packet is one of those that this selector names. A packet that shows no ports matches only a selector
     /// for any port (RFC 4301 7.2: such fragments are dropped where ports decide).

@@ -9,24 +9,28 @@ internal import Cryptography
 public final class OutboundSA {
     public private(set) var parameters: SAParameters
     public private(set) var counters = SACounters()
-    private var transform: PacketTransform
+    private let transform: SuiteTransform
     private let random: any RandomSource
-    /// The last sequence number used.
-    private var sequence: UInt32
-    /// Counter part of the next GCM IV, 48 bits. Starts anywhere in the lower half: should the same key ever come
-    /// back to a program that has forgotten how far it was, its IVs do not begin again at the same place.
+    /// The last sequence number used, and the last one there is.
+    private var sequence: UInt64
+    private let lastSequence: UInt64
+    /// Counter part of the next IV of an AEAD, 48 bits. Starts anywhere in the lower half: should the same key ever
+    /// come back to a program that has forgotten how far it was, its IVs do not begin again at the same place.
     private var ivCounter: UInt64
 
-    /// Throws `malformedKey` when a key does not have its suite's size.
+    /// Throws `malformedKey` when a key does not have its suite's size or is weak, `extendedSequence` when a group's
+    /// SA is to have extended sequence numbers, and `unsupported` or `legacyProviderMissing` when libcrypto lacks
+    /// something.
     ///
     /// - Parameters:
     ///   - random: for the IVs of CBC, so it must be fit for keys.
     ///   - lastSequence: where to go on from; 0 for a new SA.
-    public init(_ parameters: SAParameters, random: any RandomSource, lastSequence: UInt32 = 0) throws(SAError) {
-        transform = try PacketTransform(parameters, .encrypt)
+    public init(_ parameters: SAParameters, random: any RandomSource, lastSequence: UInt64 = 0) throws(SAError) {
+        transform = try SuiteTransform.make(parameters, .encrypt)
         self.parameters = parameters
         self.random = random
         sequence = lastSequence
+        self.lastSequence = parameters.lastSequence
         ivCounter = random.next() >> 17
     }
 
@@ -40,7 +44,8 @@ public final class OutboundSA {
     ///     `suite.tailroom` behind it, and all of them are overwritten.
     /// - Returns: where the ESP packet lies, SPI to ICV. The outer IP header is the caller's.
     ///
-    /// Throws `tooBig` without the room, `sequenceExhausted` after 2^32 - 1 packets, `expired` at the octet limit.
+    /// Throws `tooBig` without the room, `sequenceExhausted` after 2^32 - 1 packets (2^48 - 1 with
+    /// extended sequence numbers), `expired` at the octet limit.
     public func encapsulate(
         in buffer: inout MutableSpan<UInt8>, inner: Range<Int>, now: Instant
     ) throws(PacketDrop) -> Range<Int> {
@@ -68,7 +73,8 @@ public final class OutboundSA {
     /// Counts a packet that was meant for this SA and was dropped.
     func count(_ drop: PacketDrop) { counters.drops[drop, default: 0] &+= 1 }
 
-    private func seal(
+    /// As `encapsulate`, but leaves a drop for the caller to count.
+    func seal(
         _ buffer: inout MutableSpan<UInt8>, _ inner: Range<Int>, _ now: Instant
     ) throws(PacketDrop) -> Range<Int> {
         let suite = parameters.suite
@@ -76,16 +82,17 @@ public final class OutboundSA {
         let packet = start..<max(start, start + suite.sealedSize(inner: inner.count))
         guard start >= 0, packet.upperBound <= buffer.count else { throw .tooBig }
         // spec: RFC 4303 3.3.3 - the number never repeats; the SA has to be replaced before it would.
-        guard sequence < .max else { throw .sequenceExhausted }
-        if let limit = parameters.octetLimit, counters.octets &+ UInt64(inner.count) > limit { throw .expired }
+        guard sequence < lastSequence else { throw .sequenceExhausted }
+        if let limit = parameters.outboundOctetLimit, counters.octets &+ UInt64(inner.count) > limit { throw .expired }
         // Number and IV are spent even if libcrypto should fail below: they must never be used twice.
         sequence += 1
         buffer.store(parameters.key.spi, at: start + ESPHeader.spi)
-        buffer.store(sequence, at: start + ESPHeader.sequence)
-        let iv = writeIV(&buffer, at: start + ESPHeader.iv)
+        buffer.store(UInt32(truncatingIfNeeded: sequence), at: start + ESPHeader.sequence)
+        writeIV(&buffer, at: start + ESPHeader.iv)
         writeTrailer(&buffer, at: inner.upperBound, padding: suite.padding(inner: inner.count))
         do throws(CryptographyError) {
-            try transform.seal(&buffer, packet, iv: iv)
+            let high = parameters.extendedSequence ? UInt32(truncatingIfNeeded: sequence >> 32) : nil
+            try transform.seal(&buffer, PacketPlace(packet, suite: suite, high: high))
         } catch {
             throw .malformed
         }
@@ -96,21 +103,21 @@ public final class OutboundSA {
         return packet
     }
 
-    /// Gives the 8 octets of a GCM IV as a number too; 0 with CBC.
-    private func writeIV(_ buffer: inout MutableSpan<UInt8>, at offset: Int) -> UInt64 {
-        guard parameters.suite.isAEAD else {
+    private func writeIV(_ buffer: inout MutableSpan<UInt8>, at offset: Int) {
+        switch parameters.suite.encryption {
+        case .aead:
+            // spec: RFC 6054 2 - the sender's id in front keeps the IVs of several senders apart.
+            ivCounter = (ivCounter + 1) & 0xffff_ffff_ffff
+            buffer.store(UInt64(parameters.senderID) << 48 | ivCounter, at: offset)
+        case .cbc(let algorithm):
             // spec: RFC 3602 3 - unpredictable, so fresh randomness for each packet. In a group's SA the sender's id
-            // takes the place of its first two octets: receivers tell senders apart by it, and 112 bits are left.
+            // takes the place of its first two octets: receivers tell senders apart by it, and 112 bits are left (48
+            // where blocks have 64).
             buffer.store(random.next(), at: offset)
-            buffer.store(random.next(), at: offset + 8)
+            if algorithm.blockSize == 16 { buffer.store(random.next(), at: offset + 8) }
             if parameters.key.destination.isMulticast { buffer.store(parameters.senderID, at: offset) }
-            return 0
+        case .null: break
         }
-        // spec: RFC 6054 2 - the sender's id in front keeps the IVs of several senders apart.
-        ivCounter = (ivCounter + 1) & 0xffff_ffff_ffff
-        let iv = UInt64(parameters.senderID) << 48 | ivCounter
-        buffer.store(iv, at: offset)
-        return iv
     }
 
     private func writeTrailer(_ buffer: inout MutableSpan<UInt8>, at offset: Int, padding: Int) {

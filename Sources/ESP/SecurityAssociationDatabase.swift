@@ -21,6 +21,7 @@ public final class SecurityAssociationDatabase {
     private var outbound: [SAKey: OutboundSA] = [:]
     /// In the order in which their selectors first came; the first that admits a packet decides.
     private var policies: [Policy] = []
+    private var dropLog = DropLog()
 
     /// - Parameters:
     ///   - random: for the IVs of CBC, so it must be fit for keys.
@@ -47,36 +48,40 @@ public final class SecurityAssociationDatabase {
     /// Seals an inner IPv4 packet in place with the active SA of the first policy that admits it.
     ///
     /// - Parameter inner: where it lies; `ESPSuite.headroom` octets before and `ESPSuite.tailroom` behind it are
-    ///   overwritten (24 and 33 are enough for every suite).
+    ///   overwritten (24 and 49 are enough for every suite).
     ///
     /// Throws `noPolicy` when no selector admits it, `noActiveSA` when there is none to seal it now, `tooBig` when the
     /// outer packet would not fit the link, and what `OutboundSA.encapsulate` throws.
     public func encapsulate(
         in buffer: inout MutableSpan<UInt8>, inner: Range<Int>, now: Instant
     ) throws(PacketDrop) -> Sealed {
-        let association: OutboundSA
-        let packet: InnerPacket
+        var packet: InnerPacket?
+        var association: OutboundSA?
         do throws(PacketDrop) {
             guard inner.lowerBound >= 0, inner.upperBound <= buffer.count else { throw .malformed }
-            packet = try InnerPacket(reading: buffer.span.extracting(inner))
-            association = try select(packet)
+            let read = try InnerPacket(reading: buffer.span.extracting(inner))
+            packet = read
+            let found = try select(read)
+            association = found
+            return try encapsulate(in: &buffer, inner.lowerBound..<inner.lowerBound + read.count, read, found, now)
         } catch {
-            count(error)
+            if let association { association.count(error) } else { count(error) }
+            dropLog.note(
+                error, .outbound, now: now, DropLog.Packet(parameters: association?.parameters, inner: packet))
             throw error
         }
+    }
+
+    private func encapsulate(
+        in buffer: inout MutableSpan<UInt8>, _ inner: Range<Int>, _ packet: InnerPacket, _ association: OutboundSA,
+        _ now: Instant
+    ) throws(PacketDrop) -> Sealed {
         let key = association.parameters.key
         // A group's SA carries what goes to that group, and nothing else that a wide selector may admit.
-        if key.destination.isMulticast, packet.destination != key.destination {
-            association.count(.policyMismatch)
-            throw .policyMismatch
-        }
+        if key.destination.isMulticast, packet.destination != key.destination { throw .policyMismatch }
         let size = association.parameters.suite.sealedSize(inner: packet.count)
-        guard InnerPacket.minimumHeader + size <= linkMTU else {
-            association.count(.tooBig)
-            throw .tooBig
-        }
-        let exact = inner.lowerBound..<inner.lowerBound + packet.count
-        let range = try association.encapsulate(in: &buffer, inner: exact, now: now)
+        guard InnerPacket.minimumHeader + size <= linkMTU else { throw .tooBig }
+        let range = try association.seal(&buffer, inner, now)
         return Sealed(
             range: range, source: association.parameters.source ?? localAddress, destination: key.destination)
     }
@@ -102,20 +107,27 @@ public final class SecurityAssociationDatabase {
         in buffer: inout MutableSpan<UInt8>, packet: Range<Int>, source: IPAddress, destination: IPAddress,
         now: Instant
     ) throws(PacketDrop) -> Range<Int> {
-        let association: InboundSA
+        var association: InboundSA?
+        var header: (spi: UInt32, sequence: UInt32)?
         do throws(PacketDrop) {
             guard source != localAddress else { throw .ownPacket }
             guard packet.lowerBound >= 0, packet.upperBound <= buffer.count, packet.count >= ESPHeader.iv else {
                 throw .malformed
             }
             let spi = buffer.span.u32(at: packet.lowerBound + ESPHeader.spi)
+            header = (spi, buffer.span.u32(at: packet.lowerBound + ESPHeader.sequence))
             guard let found = inbound[SAKey(spi: spi, destination: destination)] else { throw .unknownSPI }
             association = found
+            return try found.decapsulate(in: &buffer, packet: packet, now: now)
         } catch {
-            count(error)
+            if association == nil { count(error) }
+            dropLog.note(
+                error, .inbound, now: now,
+                DropLog.Packet(
+                    parameters: association?.parameters, spi: header?.spi, sequence: header?.sequence, source: source,
+                    destination: destination, inner: association?.lastInner))
             throw error
         }
-        return try association.decapsulate(in: &buffer, packet: packet, now: now)
     }
 
     /// Opens what a raw socket for ESP gives: an outer IPv4 header and the ESP packet, at `datagram`.
@@ -137,10 +149,15 @@ public final class SecurityAssociationDatabase {
             packet = start + Int(octets[0] & 15) * 4..<start + outer.count
         } catch {
             count(error)
+            dropLog.note(error, .inbound, now: now, DropLog.Packet())
             throw error
         }
         return try decapsulate(in: &buffer, packet: packet, source: source, destination: destination, now: now)
     }
+
+    /// What there is to say in the log about packets that were dropped: of each reason a few lines at once, then one a
+    /// second, with the flow where it could be read. Ask after each batch of packets.
+    public func takeEvents() -> [LogEvent] { dropLog.isEmpty ? [] : dropLog.take() }
 
     /// Counts a drop that happened outside, for example on a socket error.
     public func count(_ drop: PacketDrop) { unattributedDrops[drop, default: 0] &+= 1 }
@@ -150,8 +167,8 @@ public final class SecurityAssociationDatabase {
     /// Does what the control plane asks. Doing it again changes nothing: an SA that is already there keeps its sequence
     /// numbers, replay windows and counters unless its keys, suite or sender differ.
     ///
-    /// Throws `malformedKey`, `reservedSPI`, `tooMany` beyond the limits, and `unknownAssociation` when an SA is to be
-    /// activated that is not there. Removing what is not there is fine.
+    /// Throws what `OutboundSA` and `InboundSA` throw when they are made, `reservedSPI`, `tooMany` beyond the limits,
+    /// and `unknownAssociation` when an SA is to be activated that is not there. Removing what is not there is fine.
     public func apply(_ change: SAChange) throws(SAError) {
         switch change {
         case .addInbound(let parameters): try addInbound(parameters)
@@ -282,6 +299,6 @@ extension SAParameters {
     fileprivate func isSameCryptography(as other: SAParameters) -> Bool {
         key == other.key && suite == other.suite && cipherKey == other.cipherKey
             && authenticationKey == other.authenticationKey && senderID == other.senderID
-            && source == other.source
+            && source == other.source && extendedSequence == other.extendedSequence
     }
 }

@@ -37,8 +37,8 @@ extension DataSA {
         if let authentication = suite.authenticationID {
             attributes.append(.basic(GDOI.SATAttribute.authentication, authentication))
         }
+        if let keyLength = suite.keyLength { attributes.append(.basic(GDOI.SATAttribute.keyLength, keyLength)) }
         attributes += [
-            .basic(GDOI.SATAttribute.keyLength, suite.keyBits),
             .basic(GDOI.SATAttribute.addressPreservation, GDOI.preserveDestination),
             .basic(GDOI.SATAttribute.direction, direction.rawValue),
         ]
@@ -65,7 +65,9 @@ extension DataSA {
         var packet = try keys.next(
             GDOI.KeyPacketType.tek, spi: spi.bigEndianOctets,
             known: [GDOI.KeyAttribute.tekKey, GDOI.KeyAttribute.tekIntegrityKey])
-        let cipherKey = Secret(try packet.octets(GDOI.KeyAttribute.tekKey))
+        // Without encryption there is no key of a cipher.
+        let hasCipherKey = attributes.suite.cipherKeySize > 0
+        let cipherKey = Secret(hasCipherKey ? try packet.octets(GDOI.KeyAttribute.tekKey) : [])
         var authenticationKey: Secret?
         if packet.isNext(GDOI.KeyAttribute.tekIntegrityKey) {
             authenticationKey = Secret(try packet.octets(GDOI.KeyAttribute.tekIntegrityKey))
@@ -113,8 +115,9 @@ extension DataSA {
             if list.isNext(GDOI.SATAttribute.authentication) {
                 authentication = try list.basic(GDOI.SATAttribute.authentication)
             }
-            let keyBits = try list.basic(GDOI.SATAttribute.keyLength)
-            let named = ESPSuite(transformID: transformID, keyBits: keyBits, authenticationID: authentication)
+            var keyLength: UInt16?
+            if list.isNext(GDOI.SATAttribute.keyLength) { keyLength = try list.basic(GDOI.SATAttribute.keyLength) }
+            let named = ESPSuite(transformID: transformID, keyLength: keyLength, authenticationID: authentication)
             guard let suite = named else { throw .unsupported }
             self.suite = suite
             guard try list.basic(GDOI.SATAttribute.addressPreservation) == GDOI.preserveDestination,
@@ -137,7 +140,8 @@ extension DataSA {
     /// The TEK packet of this SA (RFC 6407 5.6.1).
     func keyPacket(_ wrapMethod: UInt8) -> KeyPacket {
         // Revealed: as above.
-        var attributes = [DataAttribute.octets(GDOI.KeyAttribute.tekKey, cipherKey.revealed())]
+        var attributes: [DataAttribute] = []
+        if cipherKey.count > 0 { attributes.append(.octets(GDOI.KeyAttribute.tekKey, cipherKey.revealed())) }
         if let authenticationKey {
             attributes.append(.octets(GDOI.KeyAttribute.tekIntegrityKey, authenticationKey.revealed()))
         }

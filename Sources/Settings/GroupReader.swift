@@ -8,7 +8,7 @@ internal import ReliablePush
 /// The groups of gcks.yaml.
 struct GroupReader {
     static let keys = [
-        "name", "id", "control", "flows", "suite", "members", "lifetime", "rollover", "push", "revocation",
+        "name", "id", "control", "flows", "suite", "legacy", "members", "lifetime", "rollover", "push", "revocation",
         "backward-secrecy",
     ]
     private static let flowKeys = ["source", "destination", "protocol", "source-port", "destination-port"]
@@ -66,8 +66,10 @@ struct GroupReader {
             }
         }
         let flows = readFlows(of: group)
-        let suite = group.optional("suite", Scalar<ESPSuite>.word, default: .aes256gcm)
+        let isLegacyAllowed = group.optional("legacy", .truth, default: false)
+        let suite = group.optional("suite", .espSuite(isLegacyAllowed: isLegacyAllowed), default: .aes256gcm)
         let members = readMembers(of: group)
+        checkSenders(members, for: suite, of: group)
         guard let name, let id, let control else { return nil }
         var entry = GroupEntry(name: name, id: id, control: control, flows: flows, suite: suite, members: members)
         readPolicies(of: group, into: &entry)
@@ -219,6 +221,23 @@ struct GroupReader {
         }
     }
 
+    private func checkSenders(
+        _ members: [(client: String, role: MemberRole)], for suite: ESPSuite, of group: MappingReader
+    ) {
+        let senders = members.count { $0.role.maySend }
+        guard senders > 1, !suite.namesSenders else { return }
+        problems.add(
+            group.place(of: "suite"), "\(suite) does not say who sent a packet, and the group has \(senders) senders",
+            instead: "write another suite, or give the group one sender")
+    }
+
+    private func checkVolume(_ volume: UInt64?, for suite: ESPSuite, at place: Place) {
+        guard let volume, let most = suite.octetLimit, volume > most else { return }
+        problems.add(
+            place, "is more than one key of \(suite) may protect",
+            instead: "write \(Quantity.show(size: most)) or less, or another suite")
+    }
+
     // MARK: Policies
 
     private func readPolicies(of group: MappingReader, into entry: inout GroupEntry) {
@@ -228,6 +247,7 @@ struct GroupReader {
             entry.dataLifetime = lifetime.optional("data", .duration(.seconds(1)...year), default: entry.dataLifetime)
             entry.kekLifetime = lifetime.optional("kek", .duration(.seconds(1)...year), default: entry.kekLifetime)
             entry.dataVolume = lifetime.optional("volume", .size((1 << 20)...(4_095 << 30)))
+            checkVolume(entry.dataVolume, for: entry.suite, at: lifetime.place(of: "volume"))
         }
         if let rollover = group.mapping("rollover", keys: ["activate-after", "keep-old", "commit-at"]) {
             entry.rollover.activateAfter = rollover.optional(

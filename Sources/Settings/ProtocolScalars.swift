@@ -137,6 +137,28 @@ extension Scalar where Value == Phase1Suite {
     }
 }
 
+extension Scalar where Value == ESPSuite {
+    /// By its name; a suite known to be weak needs `legacy: true` beside it.
+    static func espSuite(isLegacyAllowed: Bool) -> Scalar {
+        Scalar { text throws(Wrong) in
+            guard let suite = ESPSuite(rawValue: text) else {
+                let near = NearestName.find(text, among: ESPSuite.allCases.map(\.rawValue))
+                throw Wrong(
+                    "\"\(text)\" is not a suite of ESP",
+                    instead: near.map { "did you mean \($0)?" }
+                        ?? "write \(ESPSuite.aes256gcm), \(ESPSuite.chacha20poly1305), or cipher-hash such as "
+                        + "\(ESPSuite.aes128sha256)")
+            }
+            guard isLegacyAllowed || !suite.isLegacy else {
+                throw Wrong(
+                    "\(text) is weak (DES, Blowfish, null and MD5 are)",
+                    instead: "write \(ESPSuite.aes256gcm), or set legacy: true beside it")
+            }
+            return suite
+        }
+    }
+}
+
 extension Scalar where Value == FeedbackPolicy {
     /// `all`, `none` or `census 64`.
     static var feedback: Scalar {

@@ -88,6 +88,8 @@ public struct Scenario: Sendable {
         if translation.happens(0.2), trees { translated = (0..<members).filter { _ in translation.happens(0.5) } }
     }
 
+    private static let suites = ESPSuite.allCases.filter { !$0.isLegacy }
+
     private static func group(_ index: Int, members: Int, roundTrip: Duration, random: SeededRandom) -> Group {
         var roles: [Int: MemberRole] = [:]
         for member in 0..<members where index == 0 || random.happens(0.7) {
@@ -96,7 +98,7 @@ public struct Scenario: Sendable {
         roles[index % members] = random.happens(0.7) ? .sender : .both
         var group = Group(
             roles: roles, flows: 1 + Int(random.number(below: 3)),
-            suite: ESPSuite.allCases[Int(random.number(below: UInt64(ESPSuite.allCases.count)))],
+            suite: Self.suites[Int(random.number(below: UInt64(Self.suites.count)))],
             dataLifetime: random.happens(0.3) ? .seconds(120) : .seconds(3_600),
             kekLifetime: random.happens(0.3) ? .seconds(200) : .seconds(86_400))
         group.push.roundTrip = roundTrip

@@ -77,7 +77,7 @@ struct SAAnswer: Encodable {
     var packets: UInt64
     /// Inner octets.
     var octets: UInt64
-    var sequence: UInt32
+    var sequence: UInt64
     var senders: Int
     var drops: [String: UInt64]
     /// nil once the engine has let go of it.

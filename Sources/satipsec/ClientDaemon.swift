@@ -28,6 +28,8 @@ final class ClientDaemon {
     private var sockets: [UInt16: UDPSocket] = [:]
     private var control: ControlServer?
     private var unsent = LogLimiter()
+    /// When the GCKS was last told of an SA that it nears its limits.
+    private var wornSaidAt: [SAKey: Instant] = [:]
 
     init(_ settings: ClientSettings, keyLog: KeyLog?, logger: Logger) throws {
         self.settings = settings
@@ -52,7 +54,7 @@ final class ClientDaemon {
         dataPlane = DataPlaneConfiguration(
             satelliteInterface: settings.satelliteInterface, terrestrialInterface: settings.terrestrialInterface,
             tunnelInterface: settings.tunnelInterface, satelliteAddress: address,
-            mtu: DataPlaneConfiguration.tunnelMTU(linkMTU: settings.linkMTU),
+            linkMTU: settings.linkMTU,
             requiresGuard: settings.failClosedGuard == .required)
     }
 
@@ -67,7 +69,9 @@ final class ClientDaemon {
         control = try ControlServer(loop: loop, path: settings.controlSocket, limits: Limits()) {
             [unowned self] request, reply in handle(request, reply)
         }
-        startedBackend = try UserspaceBackend(configuration: dataPlane, loop: loop, random: SystemRandom())
+        startedBackend = try UserspaceBackend(configuration: dataPlane, loop: loop, random: SystemRandom()) {
+            [unowned self] in logger.report($0)
+        }
         defer { backend.stop() }
         try openSocket(settings.gcks.port)
         try openSocket(settings.gcks.natPort)
@@ -108,17 +112,18 @@ final class ClientDaemon {
         }
     }
 
-    /// How much of an SA's volume or sequence numbers may be used before new keys are asked for, in percent.
-    private static let wearPercent: UInt64 = 80
-    private static let wearInterval: Duration = .seconds(5)
+    /// A cipher of 64-bit blocks has 64 MiB: the 20 % that are left then last five seconds at 20 Mbit/s.
+    private static let wearInterval: Duration = .seconds(1)
+    private static let wornRepeat: Duration = .seconds(5)
 
     /// Looks from time to time whether an SA nears its limits, long before the data plane has to stop.
     private func watchWear() {
         wearTimer = loop.makeTimer { [unowned self] in
-            for status in backend.snapshot() where status.direction == .outbound && status.isActive {
-                let octets = status.octetLimit.map { status.counters.octets >= $0 / 100 * Self.wearPercent } ?? false
-                let sequence = UInt64(status.counters.sequence) >= UInt64(UInt32.max) / 100 * Self.wearPercent
-                if octets || sequence { member.wearsOut(status.key, now: loop.now) }
+            for status in backend.snapshot() where status.isActive && status.isWorn {
+                // Said again where the answer is late.
+                guard loop.now >= wornSaidAt[status.key].map({ $0 + Self.wornRepeat }) ?? .zero else { continue }
+                wornSaidAt[status.key] = loop.now
+                member.wearsOut(status.key, now: loop.now)
             }
             pump()
             wearTimer?.set(loop.now + Self.wearInterval)
@@ -191,8 +196,11 @@ final class ClientDaemon {
         case .addInbound(let parameters), .addOutbound(let parameters):
             keyLog?.writeESP(wiresharkLine(for: parameters, source: parameters.source))
         case .removeInbound(let key): logCounters(of: key, .inbound)
-        case .removeOutbound(let key): logCounters(of: key, .outbound)
-        case .activateOutbound, .removeAll: break
+        case .removeOutbound(let key):
+            logCounters(of: key, .outbound)
+            wornSaidAt[key] = nil
+        case .removeAll: wornSaidAt = [:]
+        case .activateOutbound: break
         }
         do {
             try backend.apply(change)

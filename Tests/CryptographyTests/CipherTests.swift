@@ -208,10 +208,10 @@ private let cbcVectors = [
 
     @Test func oneContextServesManyPackets() throws {
         let key = Secret(0..<16)
-        var sealer = try GCMCipher(key: key, direction: .encrypt)
-        var opener = try GCMCipher(key: key, direction: .decrypt)
+        let sealer = try AEADCipher(.aes128gcm, key: key, direction: .encrypt)
+        let opener = try AEADCipher(.aes128gcm, key: key, direction: .decrypt)
         for number in 0..<20 {
-            let nonce = GCMNonce(salt: 0x0102_0304, iv: UInt64(number) << 40 | 7)
+            let nonce = AEADNonce(salt: 0x0102_0304, iv: UInt64(number) << 40 | 7)
             var packet = [UInt8](repeating: UInt8(number), count: 8 + 30 + 16)
             var span = packet.mutableSpan
             try sealer.seal(&span, aad: 0..<8, text: 8..<38, nonce: nonce)

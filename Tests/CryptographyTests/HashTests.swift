@@ -101,7 +101,7 @@ private let macVectors = [
 
     // tests: RFC 2404 5, RFC 4868 2.1 - truncated codes over a part of a packet, one context for many packets
     @Test func oneContextServesManyPackets() throws {
-        var context = MACContext(hash: .sha1, key: Secret(hex(String(repeating: "0b", count: 20))))
+        let context = MACContext(hash: .sha1, key: Secret(hex(String(repeating: "0b", count: 20))))
         for _ in 0..<3 {
             var packet: [UInt8] = [0xff] + hex("4869205468657265") + [UInt8](repeating: 0, count: 13)
             var span = packet.mutableSpan

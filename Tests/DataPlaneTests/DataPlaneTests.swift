@@ -18,13 +18,19 @@ private func parameters(_ spi: UInt32, to outer: IPAddress, from: IPPrefix = .al
 }
 
 @Suite struct ConfigurationTests {
-    @Test func theTunnelTakesWhatFitsTheLinkWithEverySuite() {
-        #expect(DataPlaneConfiguration.tunnelMTU(linkMTU: 1_500) == 1_438)
-        for link in 576...9_000 {
-            let inner = DataPlaneConfiguration.tunnelMTU(linkMTU: link)
-            let sizes = ESPSuite.allCases.map { suite in (fits: suite.sealedSize(inner: inner) + 20, suite) }
-            #expect(sizes.allSatisfy { $0.fits <= link })
-            #expect(ESPSuite.allCases.contains { $0.sealedSize(inner: inner + 1) + 20 > link })
+    @Test func theTunnelTakesWhatFitsTheLinkWithItsSuites() {
+        #expect(DataPlaneConfiguration.tunnelMTU(linkMTU: 1_500, suites: [.aes256gcm]) == 1_446)
+        #expect(DataPlaneConfiguration.tunnelMTU(linkMTU: 1_500, suites: [.aes128sha1, .aes256gcm]) == 1_438)
+        #expect(DataPlaneConfiguration.tunnelMTU(linkMTU: 1_500, suites: []) == 1_446, "of the default suite")
+        for link in stride(from: 576, through: 9_000, by: 7) {
+            for suite in ESPSuite.allCases {
+                let inner = DataPlaneConfiguration.tunnelMTU(linkMTU: link, suites: [suite])
+                #expect(suite.sealedSize(inner: inner) + 20 <= link)
+                #expect(suite.sealedSize(inner: inner + 1) + 20 > link)
+                #expect(suite.sealedSize(inner: inner) - inner + 20 <= PacketPump.largestOverhead)
+            }
+            let inner = DataPlaneConfiguration.tunnelMTU(linkMTU: link, suites: ESPSuite.allCases)
+            #expect(ESPSuite.allCases.allSatisfy { $0.sealedSize(inner: inner) + 20 <= link })
         }
     }
 

@@ -279,6 +279,6 @@ extension SecurityAssociationDatabase {
         try both.apply(.addInbound(parameters(.aes256sha1)))
         var text = ""
         dump(both.snapshot(), to: &text)
-        #expect(!text.contains("secret") && text.contains("aes256sha1"))
+        #expect(!text.contains("secret") && text.contains("aes256-sha1"))
     }
 }

@@ -4,16 +4,35 @@ import Cryptography
 import ESP
 import Testing
 
-/// An ESP packet of `parameters()` (AES-128-GCM) around any plain text, correctly sealed.
-private func craft(_ plain: [UInt8], sequence: UInt32 = 1) throws -> [UInt8] {
-    let material = parameters().cipherKey
+/// An ESP packet of `parameters(suite)` around any plain text of whole blocks, correctly sealed.
+private func craft(_ plain: [UInt8], _ suite: ESPSuite = .aes128gcm, sequence: UInt32 = 1) throws -> [UInt8] {
+    let association = parameters(suite)
     var writer = OctetWriter()
     writer.u32(0x1001)
     writer.u32(sequence)
-    let iv: [UInt8] = [0, 0, 0, 0, 0, 0, 0, UInt8(truncatingIfNeeded: sequence)]
-    let text = try AESGCM.seal(
-        plain, key: material[0..<16], nonce: material[16..<20].revealed() + iv, aad: writer.bytes)
-    return writer.bytes + iv + text
+    writer.append([UInt8](repeating: 0, count: suite.ivSize))
+    if suite.ivSize > 0 { writer.patch(u16: UInt16(truncatingIfNeeded: sequence), at: 6 + suite.ivSize) }
+    let header = writer.bytes
+    let key = association.cipherKey
+    switch suite.encryption {
+    case .aead(let algorithm, let icvSize):
+        let cipher = try AEADCipher(algorithm, key: key[0..<algorithm.keySize], tagSize: icvSize, direction: .encrypt)
+        var packet = header + plain + [UInt8](repeating: 0, count: icvSize)
+        let nonce = try #require(
+            AEADNonce(key[algorithm.keySize..<key.count].revealed() + header[8..<16]))
+        var span = packet.mutableSpan
+        try cipher.seal(&span, aad: 0..<8, text: 16..<16 + plain.count, nonce: nonce)
+        return packet
+    case .cbc(let algorithm):
+        return try signed(header + algorithm.encrypt(plain, key: key, iv: Array(header[8...])), association)
+    case .null: return try signed(header + plain, association)
+    }
+}
+
+private func signed(_ packet: [UInt8], _ association: SAParameters) throws -> [UInt8] {
+    let hash = try #require(association.suite.integrity)
+    let key = try #require(association.authenticationKey)
+    return packet + HMAC.code(hash, key: key, packet).prefix(association.suite.icvSize)
 }
 
 /// What a receiver with `parameters()` makes of a plain text.
@@ -49,6 +68,21 @@ private func padded(_ payload: [UInt8], next: UInt8 = 4) -> [UInt8] {
         #expect(try result(of: [0, 0, 2, 4]) == .malformed)
         #expect(try result(of: [1, 2, 2, 4]) == .malformed, "nothing but padding")
         #expect(try result(of: [1, 2, 3, 4]) == .malformed)
+    }
+
+    @Test(arguments: ESPSuite.allCases)
+    func paddingIsCheckedWithEverySuite(suite: ESPSuite) throws {
+        let align = suite.alignment
+        let payload = inner((0..<align).first { (inner($0).count + 4) % align == 0 } ?? 0)
+        let receiver = try InboundSA(parameters(suite))
+        var number: UInt32 = 0
+        for wrong: [UInt8] in [[0, 0, 2, 4], [2, 1, 2, 4], [1, 3, 2, 4], [1, 2, 255, 4], [0, 2, 1, 59]] {
+            number += 1
+            let sealed = try craft(payload + wrong, suite, sequence: number)
+            #expect(drop { () throws(PacketDrop) in try receiver.open(sealed) } == .malformed, "\(wrong)")
+        }
+        #expect(try receiver.open(craft(payload + [1, 2, 2, 4], suite, sequence: number + 1)) == payload)
+        #expect(receiver.counters.drops == [.malformed: 5] && receiver.counters.packets == 1)
     }
 
     @Test func nextHeaders() throws {
@@ -145,16 +179,53 @@ private func padded(_ payload: [UInt8], next: UInt8 = 4) -> [UInt8] {
         #expect(receiver.counters.sequence == UInt32(hex(sealed)[7]))
     }
 
+    // tests: RFC 7634 appendix A - a whole tunnel-mode packet
+    private static let chachaSealed = """
+        0102030400000005101112131415161724039428b97f417e3c13753a4f05087b67c352e6a7fab1b982d466ef407ae5c614ee8099
+        d52844eb61aa95dfab4c02f72aa71e7c4c4f64c9befe2facc638e8f3cbec163fac469b502773f6fb94e664da9165b82829f641e0
+        76aaa8266b7fb0f7b11b369907e1ad43
+        """
+    private static let chachaPlain = """
+        45000054a6f200004001e778c6336405c000020508005b7a3a080000553bec100007362708090a0b0c0d0e0f101112131415161718
+        191a1b1c1d1e1f202122232425262728292a2b2c2d2e2f3031323334353637
+        """
+
+    @Test func chachaTunnelPacket() throws {
+        let receiver = try InboundSA(
+            SAParameters(
+                key: SAKey(spi: 0x0102_0304, destination: .v4(203, 0, 113, 5)),
+                selector: TrafficSelector(source: prefix("198.51.100.5/32"), destination: prefix("192.0.2.5/32")),
+                suite: .chacha20poly1305, cipherKey: Secret(Array(0x80...0x9f) + [0xa0, 0xa1, 0xa2, 0xa3]),
+                authenticationKey: nil, source: nil, senderID: 0, name: "RFC 7634"))
+        #expect(try receiver.open(hex(Self.chachaSealed)) == hex(Self.chachaPlain))
+        #expect(receiver.counters.sequence == 5)
+    }
+
+    // tests: RFC 4106 6, SP 800-38D 5.2.1.2 - a short ICV is the first octets of the long one: the packets below, cut
+    @Test(arguments: [8, 12])
+    func shortICVs(size: Int) throws {
+        let suite = try #require(ESPSuite(rawValue: "aes128-gcm\(size)"))
+        var parameters = parameters(suite)
+        parameters.cipherKey = Secret(hex("feffe9928665731c6d6a8f9467308308cafebabe"))
+        let sealed = hex(Self.mcgrew).dropLast(16 - size)
+        // It verifies, and then its trailer is not one of a tunnel.
+        let receiver = try InboundSA(parameters)
+        #expect(drop { () throws(PacketDrop) in try receiver.open(Array(sealed)) } == .policyMismatch)
+        let other = try InboundSA(parameters)
+        #expect(drop { () throws(PacketDrop) in try other.open(hex(Self.mcgrew)) } != .policyMismatch, "not of 16")
+    }
+
+    private static let mcgrew = """
+        0000a5f80000000afacedbaddecaf888
+        deb22cd9b07c72c16e3a65beeb8df304a5a5897d33ae530f1ba76d5d114d2a5c3de81827c10e9a4f51330d0eec416642
+        cfbb85a5b47e48a4ec3b9ba95d918bd183b70d3aa8bc6ee4c309e9d85a41ad4a
+        """
+
     // tests: RFC 4106 by the packets of draft-mcgrew-gcm-test-01 4. Their trailer says ICMP (next header 1): a receiver
     // for tunnels verifies them and then refuses; the plain text is checked at the level of the cipher.
     @Test(arguments: [
         (
-            ESPSuite.aes128gcm, "feffe9928665731c6d6a8f9467308308cafebabe",
-            """
-            0000a5f80000000afacedbaddecaf888
-            deb22cd9b07c72c16e3a65beeb8df304a5a5897d33ae530f1ba76d5d114d2a5c3de81827c10e9a4f51330d0eec416642
-            cfbb85a5b47e48a4ec3b9ba95d918bd183b70d3aa8bc6ee4c309e9d85a41ad4a
-            """,
+            ESPSuite.aes128gcm, "feffe9928665731c6d6a8f9467308308cafebabe", mcgrew,
             """
             4500003e698f000080114dccc0a80102c0a801010a980035002a2343b2d0010000010000000000000373697009637962
             6572636974790264 6b00000100010001

@@ -99,7 +99,7 @@ extension InboundSA {
 
 extension SecurityAssociationDatabase {
     func seal(_ inner: [UInt8], now: Instant = start) throws(PacketDrop) -> (sealed: Sealed, octets: [UInt8]) {
-        var buffer = [UInt8](repeating: 0, count: 24) + inner + [UInt8](repeating: 0, count: 33)
+        var buffer = [UInt8](repeating: 0, count: 24) + inner + [UInt8](repeating: 0, count: 49)
         var span = buffer.mutableSpan
         let sealed = try encapsulate(in: &span, inner: 24..<24 + inner.count, now: now)
         return (sealed, [UInt8](buffer[sealed.range]))

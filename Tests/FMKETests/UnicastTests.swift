@@ -32,7 +32,7 @@ import Testing
         ]
         let configure = Configure(sequence: 1, generation: 1, part: 0, partCount: 1, groups: [section])
         #expect(try Configure(payloads: configure.payloads()) == configure)
-        for size in [0, suite.cipherKeySize - 1, suite.cipherKeySize + 1] {
+        for size in [0, 1, max(suite.cipherKeySize, 1) - 1, suite.cipherKeySize + 1] where size != suite.cipherKeySize {
             var wrong = configure
             wrong.groups[0].dataSAs[0].cipherKey = Secret(random: keys, count: size)
             #expect(throws: FMKEError.malformed) { try wrong.payloads() }

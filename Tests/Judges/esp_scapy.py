@@ -2,39 +2,81 @@
 # SPDX-License-Identifier: Apache-2.0
 """Scapy's IPsec as the judge of our ESP packets, in tunnel mode.
 
-Reads one JSON object on standard input:
+Reads a list of JSON objects on standard input, one for each SA:
   suite, spi, cipher_key, authentication_key (hexadecimal or ""), source, destination: the SA
+  high: the upper half of extended sequence numbers, or null; first: the lower half of the first packet to seal
   open: outer IPv4 packets to decrypt, seal: inner IPv4 packets to encrypt (hexadecimal)
-Writes one: opened (the inner packets, or null where scapy refuses) and sealed (outer packets).
+Writes one for each: opened (the inner packets, or null where scapy refuses) and sealed (outer packets).
 """
 import json
 import logging
+import re
+import struct
 import sys
 
 logging.getLogger("scapy").setLevel(logging.ERROR)
+from cryptography.hazmat.primitives.ciphers import algorithms, modes
+from cryptography.hazmat.primitives.hmac import HMAC
 from scapy.layers.inet import IP
-from scapy.layers.ipsec import ESP, SecurityAssociation
+from scapy.layers.ipsec import AUTH_ALGOS, CRYPT_ALGOS, ESP, CryptAlgo, SecurityAssociation
 
-SUITES = {
-    "aes128-gcm": ("AES-GCM", "NULL"),
-    "aes256-gcm": ("AES-GCM", "NULL"),
-    "aes128-sha1": ("AES-CBC", "HMAC-SHA1-96"),
-    "aes256-sha1": ("AES-CBC", "HMAC-SHA1-96"),
-    "aes128-sha256": ("AES-CBC", "SHA2-256-128"),
-    "aes256-sha256": ("AES-CBC", "SHA2-256-128"),
-}
+CIPHERS = {"aes128": "AES-CBC", "aes192": "AES-CBC", "aes256": "AES-CBC", "3des": "3DES", "des": "DES",
+           "blowfish128": "Blowfish", "null": "NULL"}
+HASHES = {"md5": "HMAC-MD5-96", "sha1": "HMAC-SHA1-96", "sha256": "SHA2-256-128", "sha384": "SHA2-384-192",
+          "sha512": "SHA2-512-256"}
+
+# Scapy's own AES-GCM takes ICVs of 16 octets only; this is the form it has for other ciphers with tags.
+CRYPT_ALGOS["AES-GCM-SHORT"] = CryptAlgo(
+    "AES-GCM-SHORT", cipher=algorithms.AES, mode=modes.GCM, salt_size=4, block_size=1, iv_size=8, icv_size=16,
+    format_mode_iv=lambda sa, iv, **_: sa.crypt_salt + iv)
+
+
+class ExtendedHMAC:
+    """An HMAC over a packet and the upper half of its sequence number (RFC 4303 2.2.1), which scapy leaves out."""
+
+    high = None
+
+    def __init__(self, key, digest, backend):
+        self.mac = HMAC(key, digest, backend)
+
+    def update(self, data):
+        self.mac.update(data)
+
+    def finalize(self):
+        if self.high is not None:
+            self.mac.update(struct.pack("!L", self.high))
+        return self.mac.finalize()
+
+
+for name in HASHES.values():
+    AUTH_ALGOS[name].mac = ExtendedHMAC
+
+
+def algorithms_of(suite):
+    """Names of cipher and integrity, and the ICV's size where the cipher is to be told."""
+    if suite == "chacha20-poly1305":
+        return "CHACHA20-POLY1305", "NULL", None
+    gcm = re.fullmatch(r"aes\d+-gcm(8|12)?", suite)
+    if gcm:
+        return ("AES-GCM-SHORT", "NULL", int(gcm[1])) if gcm[1] else ("AES-GCM", "NULL", None)
+    cipher, integrity = suite.split("-")
+    return CIPHERS[cipher], HASHES[integrity], None
 
 
 def association(request):
-    cipher, authentication = SUITES[request["suite"]]
+    cipher, integrity, icv_size = algorithms_of(request["suite"])
     return SecurityAssociation(
         ESP,
         spi=request["spi"],
+        seq_num=request["first"],
         crypt_algo=cipher,
-        crypt_key=bytes.fromhex(request["cipher_key"]),
-        auth_algo=authentication,
+        crypt_key=bytes.fromhex(request["cipher_key"]) or None,
+        crypt_icv_size=icv_size,
+        auth_algo=integrity,
         auth_key=bytes.fromhex(request["authentication_key"]) or None,
         tunnel_header=IP(src=request["source"], dst=request["destination"]),
+        esn_en=request["high"] is not None,
+        esn=request["high"] or 0,
     )
 
 
@@ -45,16 +87,13 @@ def opened(sa, packet):
         return None
 
 
-def main():
-    request = json.load(sys.stdin)
+def answer(request):
+    ExtendedHMAC.high = request["high"]
     opener, sealer = association(request), association(request)
-    json.dump(
-        {
-            "opened": [opened(opener, packet) for packet in request["open"]],
-            "sealed": [bytes(sealer.encrypt(IP(bytes.fromhex(packet)))).hex() for packet in request["seal"]],
-        },
-        sys.stdout,
-    )
+    return {
+        "opened": [opened(opener, packet) for packet in request["open"]],
+        "sealed": [bytes(sealer.encrypt(IP(bytes.fromhex(packet)))).hex() for packet in request["seal"]],
+    }
 
 
-main()
+json.dump([answer(request) for request in json.load(sys.stdin)], sys.stdout)

@@ -154,17 +154,21 @@ def sat(reader, in_push):
     table = [(1, None, "seconds.unit", True), (2, 4, "seconds", True)]
     if kilobytes:
         table += [(1, None, "kilobytes.unit", True), (2, 4, "kilobytes", True)]
-    table += [(4, None, "encapsulation", True), (5, None, "authentication", transform == 12),
-              (6, None, "key-length", True), (14, None, "preservation", True), (15, None, "direction", True)]
+    # IANA, "IPSEC ESP Transform Identifiers": lengths of keys in bits where there are several, and octets of the key.
+    lengths, fixed = {2: ((), 8), 3: ((), 24), 7: ((128,), 0), 11: ((), 0), 12: ((128, 192, 256), 0),
+                      18: ((128, 256), 4), 19: ((128, 256), 4), 20: ((128, 256), 4), 249: ((), 36)}[transform]
+    is_aead = transform in (18, 19, 20, 249)
+    table += [(4, None, "encapsulation", True)] + ([] if is_aead else [(5, None, "authentication", True)])
+    table += ([(6, None, "key-length", True)] if lengths else []) + [
+              (14, None, "preservation", True), (15, None, "direction", True)]
     if not in_push:
         table += [(32001, 4, "activate-in", False), (32002, 4, "deactivate-in", False)]
     found = attributes(reader, table)
     need(found["seconds.unit"] == 1 and found["seconds"] > 0, "life time")
     need(found["encapsulation"] == 1 and found["preservation"] == 3 and found["direction"] in (1, 2, 3), "SAT policy")
-    sizes = {(20, None): (4, None), (12, 2): (0, 20), (12, 5): (0, 32)}
-    extra, integrity = sizes[(transform, found.get("authentication"))]
-    need(found["key-length"] in (128, 256), "key length")
-    return spi, found["key-length"] // 8 + extra, integrity
+    integrity = None if is_aead else {1: 16, 2: 20, 5: 32, 6: 48, 7: 64}[found["authentication"]]
+    need(not lengths or found["key-length"] in lengths, "key length")
+    return spi, found.get("key-length", 0) // 8 + fixed, integrity
 
 
 def security(reader, in_push, may_have_sak=True):
@@ -211,7 +215,7 @@ def keys(reader, wanted, in_push, mask=None, follows_succession=False):
         need(reader.number(1, "spi-size") == len(spi) and reader.take(len(spi), "spi") == spi, "SPI of a key packet")
         reader.path = outer
         body = reader.inner(length - 5 - len(spi), f"packet.{index}")
-        table = [(1, size, "key", True)]
+        table = [(1, size, "key", True)] if size else []
         if second is not None:
             table.append((2, second, "verifying-key" if kind == 2 else "integrity-key", True))
         # attributes() reads size 4 as a number; keys are never that short.

@@ -207,7 +207,7 @@ check "a second multicast router is told so" grep -q "another multicast router i
 check "a start that failed leaves no tunnel" bash -c '! ip -n gwA link show tun9'
 start gwB
 status gwA
-is "the tunnel's MTU leaves room for every suite" gwA.answer mtu 1438
+is "the tunnel's MTU is that of the default suite" gwA.answer mtu 1446
 is "the guard is reported" gwA.answer guarded yes
 
 # --- 4. Before the first SA -----------------------------------------------------------------------------------------
@@ -250,6 +250,8 @@ for gateway in gwA gwB; do
     tell $gateway "outbound $(sa 201 $two_way aes256-sha256)"
     tell $gateway "activate 201 $two_way"
 done
+status gwA
+is "the tunnel's MTU leaves room for the suites of both SAs" gwA.answer mtu 1438
 sniff both.log
 hear rcv.log rcv --groups $two_way --interface eth0 --count 100
 hear srv.log srv --groups $two_way --interface eth0 --count 100
@@ -275,10 +277,11 @@ hear rcv.log rcv --groups $one_way --interface eth0 --count 2000
 tool srv send --to $one_way --interface eth0 --count 2000 --interval 1 >/dev/null &
 sender=$!
 sent gwA 101 300
-for spi in 102 103 104; do
+for next in 102:chacha20-poly1305 103:3des-sha1 104:aes256-gcm; do
+    spi=${next%:*}
     sleep 0.1
-    tell gwB "inbound $(sa $spi $one_way aes256-gcm)"
-    tell gwA "outbound $(sa $spi $one_way aes256-gcm)"
+    tell gwB "inbound $(sa $spi $one_way ${next#*:})"
+    tell gwA "outbound $(sa $spi $one_way ${next#*:})"
     tell gwA "activate $spi $one_way"
     tell gwA "remove-outbound $((spi - 1)) $one_way"
     sleep 0.1

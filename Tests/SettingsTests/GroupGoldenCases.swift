@@ -190,7 +190,58 @@ extension GoldenCases {
                     suite: aes256-gmc
                 """,
             says: """
-                gcks.yaml:21:12: groups[news].suite: "aes256-gmc" is not known here; did you mean aes256-gcm?
+                gcks.yaml:21:12: groups[news].suite: "aes256-gmc" is not a suite of ESP; did you mean aes256-gcm?
+                """),
+        Case(
+            "an ESP suite like none",
+            replace: "    id: 7",
+            by: """
+                    id: 7
+                    suite: rot13
+                """,
+            says: """
+                gcks.yaml:21:12: groups[news].suite: "rot13" is not a suite of ESP; write aes256-gcm, \
+                chacha20-poly1305, or cipher-hash such as aes128-sha256
+                """),
+        Case(
+            "weak ESP suite",
+            replace: "    id: 7",
+            by: """
+                    id: 7
+                    suite: 3des-md5
+                """,
+            says: """
+                gcks.yaml:21:12: groups[news].suite: 3des-md5 is weak (DES, Blowfish, null and MD5 are); write \
+                aes256-gcm, or set legacy: true beside it
+                """),
+        Case(
+            "an ESP suite that names no senders, for two of them",
+            replace: "      - client: ship1\n",
+            by: """
+                      - {client: ship1, role: both}
+                    suite: null-sha1
+                    legacy: true
+
+                """,
+            says: """
+                gcks.yaml:29:12: groups[news].suite: null-sha1 does not say who sent a packet, and the group has 2 \
+                senders; write another suite, or give the group one sender
+                """),
+        Case(
+            "more volume than the ESP suite allows",
+            replace: """
+                    lifetime:
+                      data: 1h
+
+                """,
+            by: """
+                    suite: 3des-sha1
+                    lifetime: {volume: 1GiB}
+
+                """,
+            says: """
+                gcks.yaml:30:24: groups[news].lifetime.volume: is more than one key of 3des-sha1 may protect; write \
+                64MiB or less, or another suite
                 """),
         Case(
             "unknown client",

@@ -93,6 +93,21 @@ import Testing
         #expect(try group(ships: 1, "backward-secrecy: true").backwardSecrecy && !group(ships: 8).backwardSecrecy)
     }
 
+    /// Every suite by its name; the weak ones only with `legacy: true`.
+    @Test(arguments: ESPSuite.allCases)
+    func suitesOfESP(suite: ESPSuite) throws {
+        func read(_ lines: String) throws -> ESPSuite? {
+            let text = GoldenCases.goodServer.replacing("    id: 7\n", with: "    id: 7\n\(lines)")
+            return try parse(text).inventory.groups.first?.suite
+        }
+        #expect(try read("    suite: \(suite)\n    legacy: true\n") == suite)
+        if suite.isLegacy {
+            #expect(throws: SettingsError.self) { try read("    suite: \(suite)\n") }
+        } else {
+            #expect(try read("    suite: \(suite)\n") == suite)
+        }
+    }
+
     @Test func whatIsLeftOutHasItsDefault() throws {
         let settings = try parse(GoldenCases.goodServer)
         #expect(settings.port == 848)
