@@ -30,7 +30,7 @@ public struct Flow: Sendable, Hashable {
         writer.identification(selector.destination, port: selector.destinationPort)
         writer.u8(suite.transformID)
         writer.u16(suite.authenticationID ?? 0)
-        writer.u16(suite.keyBits)
+        writer.u16(suite.keyLength ?? 0)
         writer.u32(lifetimeKilobytes ?? 0)
         return writer.bytes
     }
@@ -159,6 +159,8 @@ public struct SuccessorKeys: Sendable {
     }
 
     private func derive(_ purpose: Purpose, _ binding: [UInt8], count: Int) -> Secret {
+        // Without encryption there is no cipher key.
+        guard count > 0 else { return Secret([]) }
         var writer = OctetWriter(capacity: 96)
         writer.append(Self.label)
         writer.u8(purpose.rawValue)

@@ -143,6 +143,13 @@ def sak(reader):
     return spi
 
 
+# IANA, "IPSEC ESP Transform Identifiers": lengths of keys in bits where there are several, and what octets come besides.
+CIPHERS = {2: ((), 8), 3: ((), 24), 7: ((128,), 0), 11: ((), 0), 12: ((128, 192, 256), 0),
+           18: ((128, 256), 4), 19: ((128, 256), 4), 20: ((128, 256), 4), 249: ((), 36)}
+# "Authentication Algorithm": octets of the key.
+INTEGRITY = {1: 16, 2: 20, 5: 32, 6: 48, 7: 64}
+
+
 def sat(reader, in_push):
     need(reader.number(1, "protocol") == 1, "SAT is not ESP")
     reader.number(1, "ip-protocol")
@@ -154,9 +161,7 @@ def sat(reader, in_push):
     table = [(1, None, "seconds.unit", True), (2, 4, "seconds", True)]
     if kilobytes:
         table += [(1, None, "kilobytes.unit", True), (2, 4, "kilobytes", True)]
-    # IANA, "IPSEC ESP Transform Identifiers": lengths of keys in bits where there are several, and octets of the key.
-    lengths, fixed = {2: ((), 8), 3: ((), 24), 7: ((128,), 0), 11: ((), 0), 12: ((128, 192, 256), 0),
-                      18: ((128, 256), 4), 19: ((128, 256), 4), 20: ((128, 256), 4), 249: ((), 36)}[transform]
+    lengths, fixed = CIPHERS[transform]
     is_aead = transform in (18, 19, 20, 249)
     table += [(4, None, "encapsulation", True)] + ([] if is_aead else [(5, None, "authentication", True)])
     table += ([(6, None, "key-length", True)] if lengths else []) + [
@@ -166,7 +171,7 @@ def sat(reader, in_push):
     found = attributes(reader, table)
     need(found["seconds.unit"] == 1 and found["seconds"] > 0, "life time")
     need(found["encapsulation"] == 1 and found["preservation"] == 3 and found["direction"] in (1, 2, 3), "SAT policy")
-    integrity = None if is_aead else {1: 16, 2: 20, 5: 32, 6: 48, 7: 64}[found["authentication"]]
+    integrity = None if is_aead else INTEGRITY[found["authentication"]]
     need(not lengths or found["key-length"] in lengths, "key length")
     return spi, found.get("key-length", 0) // 8 + fixed, integrity
 
@@ -308,9 +313,11 @@ def succession(reader, request, spi, group, epoch, number):
     derived("spi", 1, binding, 16), derived("kek", 2, binding, 32)
     binding = derived("sa.spi", 3, attempt + flow, 4) + flow
     transform, authentication, bits = struct.unpack(">BHH", flow[-9:-4])
-    derived("sa.key", 4, binding, bits // 8 + (4 if transform == 20 else 0))
+    size = bits // 8 + CIPHERS[transform][1]
+    if size:
+        derived("sa.key", 4, binding, size)
     if authentication:
-        derived("sa.integrity-key", 5, binding, {2: 20, 5: 32}[authentication])
+        derived("sa.integrity-key", 5, binding, INTEGRITY[authentication])
 
 
 def do_push(request, fields):
