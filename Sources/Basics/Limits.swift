@@ -30,7 +30,7 @@ public struct Limits: Sendable, Hashable {
     /// Data SAs in a data plane, inbound and outbound ones together: a full profile with old, current and next SAs.
     public var dataAssociations = 2_048
     /// Flows, each with a data SA of its own, that a group may have: current and next SAs of all of them fit one
-    /// CONFIGURE, and the next ones one PUSH.
+    /// CONFIGURE, and the next ones one PUSH (with the largest keys, of one flow less).
     public var flowsPerGroup = 3
     /// Transactions a member collects at a time per group.
     public var openTransactions = 8

@@ -107,6 +107,15 @@ public struct GroupEntry: Sendable {
     }
 }
 
+extension GroupEntry {
+    /// How many flows a group with this suite may have, so that the current and the next SAs of all fit one message:
+    /// one less than `Limits` says where the keys of one SA have more than 64 octets, as with HMAC-SHA2-512.
+    public static func mostFlows(with suite: ESPSuite, limits: Limits = Limits()) -> Int {
+        let keys = suite.cipherKeySize + suite.authenticationKeySize
+        return max(limits.flowsPerGroup - (keys > 64 ? 1 : 0), 1)
+    }
+}
+
 /// Everything the operator declared: the desired state.
 public struct Inventory: Sendable {
     public var clients: [ClientEntry]

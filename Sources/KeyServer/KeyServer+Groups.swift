@@ -17,7 +17,7 @@ extension KeyServer {
     func makeGroup(_ entry: GroupEntry, records: any RecordStore, now: Instant) throws {
         let prefix = "group/\(entry.id)"
         let floor = configuration.numberFloor
-        guard entry.flows.count <= configuration.limits.flowsPerGroup else {
+        guard entry.flows.count <= GroupEntry.mostFlows(with: entry.suite, limits: configuration.limits) else {
             throw CommandError.tooLarge(group: entry.name)
         }
         let epoch = try number(records.value(of: "\(prefix)/epoch"))

@@ -68,6 +68,7 @@ struct GroupReader {
         let flows = readFlows(of: group)
         let isLegacyAllowed = group.optional("legacy", .truth, default: false)
         let suite = group.optional("suite", .espSuite(isLegacyAllowed: isLegacyAllowed), default: .aes256gcm)
+        checkCount(of: flows, for: suite, of: group)
         let members = readMembers(of: group)
         checkSenders(members, for: suite, of: group)
         guard let name, let id, let control else { return nil }
@@ -116,13 +117,16 @@ struct GroupReader {
             flows[selector.destination.address, default: []].append((selector, flow.place(of: "destination")))
             selectors.append(selector)
         }
-        let most = Limits().flowsPerGroup
-        if selectors.count > most {
-            problems.add(
-                group.place(of: "flows"), "has \(selectors.count) flows, and one datagram carries the keys of \(most)",
-                instead: "put the others into a second group with the same members")
-        }
         return selectors
+    }
+
+    private func checkCount(of flows: [TrafficSelector], for suite: ESPSuite, of group: MappingReader) {
+        let most = GroupEntry.mostFlows(with: suite)
+        guard flows.count > most else { return }
+        problems.add(
+            group.place(of: "flows"),
+            "has \(flows.count) flows, and one datagram carries the keys of \(most) (suite \(suite))",
+            instead: "put the others into a second group with the same members")
     }
 
     private func readFlow(_ flow: MappingReader) -> TrafficSelector? {

@@ -101,6 +101,7 @@ public struct Scenario: Sendable {
             suite: Self.suites[Int(random.number(below: UInt64(Self.suites.count)))],
             dataLifetime: random.happens(0.3) ? .seconds(120) : .seconds(3_600),
             kekLifetime: random.happens(0.3) ? .seconds(200) : .seconds(86_400))
+        group.flows = min(group.flows, GroupEntry.mostFlows(with: group.suite))
         group.push.roundTrip = roundTrip
         group.push.copies = 1 + Int(random.number(below: 3))
         group.push.repairRounds = Int(random.number(below: 4))

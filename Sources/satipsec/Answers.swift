@@ -77,7 +77,11 @@ struct SAAnswer: Encodable {
     var packets: UInt64
     /// Inner octets.
     var octets: UInt64
+    /// Inner octets after which it protects nothing more: what was configured, or the suite's own limit.
+    var octetLimit: UInt64?
     var sequence: UInt64
+    /// It nears a limit, and the GCKS was asked for new keys.
+    var isWorn: Bool
     var senders: Int
     var drops: [String: UInt64]
     /// nil once the engine has let go of it.
@@ -94,6 +98,8 @@ struct SAAnswer: Encodable {
         isActive = status.isActive
         packets = status.counters.packets
         octets = status.counters.octets
+        octetLimit = status.octetLimit
+        isWorn = status.isWorn
         sequence = status.counters.sequence
         senders = status.senders
         drops = Dictionary(uniqueKeysWithValues: status.counters.drops.map { ($0.key.rawValue, $0.value) })

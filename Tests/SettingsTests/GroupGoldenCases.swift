@@ -204,6 +204,24 @@ extension GoldenCases {
                 chacha20-poly1305, or cipher-hash such as aes128-sha256
                 """),
         Case(
+            "more flows than keys of this size fit a datagram",
+            replace: """
+                      - source: any
+                        destination: 239.1.1.1
+
+                """,
+            by: """
+                      - {source: any, destination: 239.1.1.1}
+                      - {source: any, destination: 239.1.1.2}
+                      - {source: any, destination: 239.1.1.3}
+                    suite: aes256-sha512
+
+                """,
+            says: """
+                gcks.yaml:23:7: groups[news].flows: has 3 flows, and one datagram carries the keys of 2 (suite \
+                aes256-sha512); put the others into a second group with the same members
+                """),
+        Case(
             "weak ESP suite",
             replace: "    id: 7",
             by: """
