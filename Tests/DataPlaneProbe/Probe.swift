@@ -6,7 +6,8 @@ import ESP
 import EventLoop
 import Glibc
 
-/// Arguments are `name=value`; with `ruleset` it prints the guard's rules and ends. The commands, one a
+/// Arguments are `name=value`; with `ruleset` it prints the guard's rules and ends, and with `suite` it makes one SA of
+/// that suite, says `ok` or what is wrong, and ends. The commands, one a
 /// line; each is answered by one line, `ok`, `error: ...` or what was asked for:
 ///
 ///     inbound SPI OUTER-DESTINATION SUITE INNER-SOURCE INNER-DESTINATION
@@ -32,6 +33,11 @@ final class Probe {
                     FailClosedGuard.ruleset(
                         interface: values["interface"] ?? "sat0", terrestrialInterface: values["terrestrial"]))
                 return
+            }
+            if let suite = values["suite"].flatMap({ ESPSuite(rawValue: $0) }) {
+                let words = ["", "1000", "239.1.1.1", suite.rawValue, "0.0.0.0/0", "239.1.1.1"]
+                _ = try InboundSA(Self.parameters(words, source: nil, senderID: 0))
+                return say("ok")
             }
             let probe = try Probe(values)
             say("ready")
@@ -91,12 +97,13 @@ final class Probe {
 
     private func answer(_ words: [String]) throws -> String {
         switch words.first {
-        case "inbound": try backend.apply(.addInbound(parameters(words, source: nil)))
+        case "inbound": try backend.apply(.addInbound(Self.parameters(words, source: nil, senderID: 0)))
         case "outbound":
-            try backend.apply(.addOutbound(parameters(words, source: backend.status().satelliteAddress)))
-        case "activate": try backend.apply(.activateOutbound(key(words)))
-        case "remove-inbound": try backend.apply(.removeInbound(key(words)))
-        case "remove-outbound": try backend.apply(.removeOutbound(key(words)))
+            let source = backend.status().satelliteAddress
+            try backend.apply(.addOutbound(Self.parameters(words, source: source, senderID: senderID)))
+        case "activate": try backend.apply(.activateOutbound(Self.key(words)))
+        case "remove-inbound": try backend.apply(.removeInbound(Self.key(words)))
+        case "remove-outbound": try backend.apply(.removeOutbound(Self.key(words)))
         case "remove-all": try backend.apply(.removeAll)
         case "status": return report()
         case "stop": stop()
@@ -105,14 +112,14 @@ final class Probe {
         return "ok"
     }
 
-    private func key(_ words: [String]) throws -> SAKey {
+    private static func key(_ words: [String]) throws -> SAKey {
         guard words.count > 2, let spi = UInt32(words[1]), let destination = IPAddress(words[2]) else {
             throw Unknown()
         }
         return SAKey(spi: spi, destination: destination)
     }
 
-    private func parameters(_ words: [String], source: IPAddress?) throws -> SAParameters {
+    private static func parameters(_ words: [String], source: IPAddress?, senderID: UInt16) throws -> SAParameters {
         let key = try key(words)
         guard words.count == 6, let suite = ESPSuite(rawValue: words[3]), let from = IPPrefix(words[4]),
             let to = IPPrefix(words[5])
@@ -124,7 +131,7 @@ final class Probe {
             key: key, selector: TrafficSelector(source: from, destination: to), suite: suite,
             cipherKey: secret(suite.cipherKeySize, 1),
             authenticationKey: suite.isAEAD ? nil : secret(suite.authenticationKeySize, 2), source: source,
-            senderID: source == nil ? 0 : senderID, name: "probe")
+            senderID: senderID, name: "probe")
     }
 
     /// All on one line, `name=value` each.

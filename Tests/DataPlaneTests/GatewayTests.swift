@@ -13,6 +13,24 @@ import Testing
     }
 }
 
+/// OpenSSL's legacy provider is loaded for DES and Blowfish alone, and named where it is missing.
+@Suite struct LegacyProviderTests {
+    @Test(arguments: ["des-sha1", "blowfish128-md5"])
+    func aMissingProviderIsNamed(suite: String) throws {
+        let probe = try builtProgram("dataplane-probe")
+        #expect(try output(of: probe, ["suite=\(suite)"]) == "ok\n")
+        let without = try output(of: "/usr/bin/env", ["OPENSSL_MODULES=/nonexistent", probe, "suite=\(suite)"])
+        #expect(without.hasPrefix("error: \(suite) needs OpenSSL's legacy provider (ossl-modules/legacy.so;"))
+    }
+
+    @Test(arguments: ["aes256-gcm", "chacha20-poly1305", "aes192-sha384", "3des-md5", "null-sha1"])
+    func othersDoWithoutIt(suite: String) throws {
+        let probe = try builtProgram("dataplane-probe")
+        let without = try output(of: "/usr/bin/env", ["OPENSSL_MODULES=/nonexistent", probe, "suite=\(suite)"])
+        #expect(without == "ok\n")
+    }
+}
+
 /// A program that the package manager built beside the tests.
 func builtProgram(_ name: String) throws -> String {
     var buffer = [UInt8](repeating: 0, count: 4_096)
