@@ -22,6 +22,8 @@ public struct DataPlaneConfiguration: Sendable, Hashable {
     /// Networks behind other clients, routed into the tunnel. A strict reverse path filter that the operator keeps on
     /// accepts multicasts only from sources in these.
     public var remoteNetworks: [IPPrefix]
+    /// The client's own policy, in its order.
+    public var rules: [PolicyRule] = []
     /// Refuse to start unless the fail-closed guard stands on the satellite interface.
     public var requiresGuard: Bool
     /// TTL of the ESP packets to a group.

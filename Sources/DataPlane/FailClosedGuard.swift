@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+public import Basics
+
 /// The nftables rules that keep the satellite interface closed whatever the daemon does, dies or fails to do.
 ///
 /// They stand at the device itself, on ingress and egress, below routing and forwarding, and pass only what the
@@ -18,19 +20,28 @@ public enum FailClosedGuard {
     /// - Parameters:
     ///   - interface: towards the satellite.
     ///   - ports: UDP destination ports that pass.
+    ///   - policy: the client's own rules: what bypasses passes, with its answers, unless an earlier one discards it.
     ///   - terrestrialInterface: when given, a second table clears the DF bit of IPv4 multicasts that come in from the
     ///     LAN. Without it the kernel drops those larger than the tunnel's MTU, silently, and most senders set DF.
     public static func ruleset(
-        interface: String, ports: [UInt16] = defaultPorts, terrestrialInterface: String? = nil
+        interface: String, ports: [UInt16] = defaultPorts, policy: [PolicyRule] = [],
+        terrestrialInterface: String? = nil
     ) -> String {
         let interface = quotable(interface)
         let list = Set(ports).sorted().map(String.init).joined(separator: ", ")
-        let rules = """
+        // Without a bypass there is nothing that the others would keep from passing.
+        let matches = policy.contains { $0.action == .bypass } ? policy : []
+        func rules(_ way: (TrafficSelector) -> TrafficSelector) -> String {
+            let own = matches.map { rule in
+                "        " + match(way(rule.selector)) + (rule.action == .bypass ? " accept" : " counter drop")
+            }
+            return ([passes] + own + ["        counter drop"]).joined(separator: "\n")
+        }
+        let passes = """
                     meta protocol arp accept
                     meta protocol ip meta l4proto { 2, 50 } accept
                     meta protocol ip6 meta l4proto { 50, 58 } accept
                     udp dport { \(list) } accept
-                    counter drop
             """
         var text = """
             # The satellite side stays closed: only protected packets and what key exchange needs may pass.
@@ -39,11 +50,11 @@ public enum FailClosedGuard {
             table netdev \(table) {
               chain ingress {
                 type filter hook ingress device "\(interface)" priority -500; policy drop;
-            \(rules)
+            \(rules { $0.reversed })
               }
               chain egress {
                 type filter hook egress device "\(interface)" priority -500; policy drop;
-            \(rules)
+            \(rules { $0 })
               }
             }
 
@@ -64,6 +75,18 @@ public enum FailClosedGuard {
                 """
         }
         return text
+    }
+
+    /// What nftables compares with a packet's headers for this selector.
+    private static func match(_ selector: TrafficSelector) -> String {
+        let family = selector.source.address.isV4 ? "ip" : "ip6"
+        var words = ["meta protocol \(family)"]
+        if selector.source.length > 0 { words.append("\(family) saddr \(selector.source)") }
+        if selector.destination.length > 0 { words.append("\(family) daddr \(selector.destination)") }
+        if selector.ipProtocol != 0 { words.append("meta l4proto \(selector.ipProtocol)") }
+        if selector.sourcePort != 0 { words.append("th sport \(selector.sourcePort)") }
+        if selector.destinationPort != 0 { words.append("th dport \(selector.destinationPort)") }
+        return words.joined(separator: " ")
     }
 
     /// Does a guard stand on both hooks of this interface? Asks `nft`, so it needs the right to.

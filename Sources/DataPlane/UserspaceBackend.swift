@@ -47,7 +47,8 @@ public final class UserspaceBackend: SABackend {
         warnings = facts.warnings
         fragmentationFailuresAtStart = SystemSettings.fragmentationFailures()
         associations = SecurityAssociationDatabase(
-            localAddress: facts.satelliteAddress, linkMTU: facts.largestOuter, limits: limits, random: random)
+            localAddress: facts.satelliteAddress, linkMTU: facts.largestOuter, rules: configuration.rules,
+            limits: limits, random: random)
         do throws(SystemError) {
             // Local names first: what was made is unmade when a later step fails.
             let tunnel = try TunnelInterface(name: configuration.tunnelInterface, mtu: facts.mtu)

@@ -84,6 +84,8 @@ public enum SAChange: Sendable {
 public enum PacketDrop: String, Error, Sendable, Hashable, CaseIterable {
     case malformed, unknownSPI, replay, notAuthentic, expired, noPolicy, policyMismatch, tooBig, noActiveSA
     case sequenceExhausted, senderLimit, dummy, ownPacket, socketError
+    /// By a rule of the client's own policy.
+    case discarded
 }
 
 /// What one SA did.

@@ -21,15 +21,20 @@ public final class SecurityAssociationDatabase {
     private var outbound: [SAKey: OutboundSA] = [:]
     /// In the order in which their selectors first came; the first that admits a packet decides.
     private var policies: [Policy] = []
+    /// The client's own policy, before those of the SAs.
+    private let rules: [PolicyRule]
     private var dropLog = DropLog()
 
     /// - Parameters:
+    ///   - rules: the client's own policy; the first rule that names a packet decides.
     ///   - random: for the IVs of CBC, so it must be fit for keys.
     public init(
-        localAddress: IPAddress, linkMTU: Int = 1_500, limits: Limits = Limits(), random: any RandomSource
+        localAddress: IPAddress, linkMTU: Int = 1_500, rules: [PolicyRule] = [],
+        limits: Limits = Limits(), random: any RandomSource
     ) {
         self.localAddress = localAddress
         self.linkMTU = linkMTU
+        self.rules = rules
         self.limits = limits
         self.random = random
     }
@@ -88,8 +93,16 @@ public final class SecurityAssociationDatabase {
 
     /// Which SA would protect a packet now.
     ///
-    /// Throws `noPolicy` or `noActiveSA`; counts nothing.
+    /// Throws `noPolicy`, `noActiveSA` or `discarded`; counts nothing.
     public func select(_ packet: InnerPacket) throws(PacketDrop) -> OutboundSA {
+        if !rules.isEmpty {
+            switch rules.first(where: { $0.selector.admits(packet) })?.action {
+            case nil, .protect: break
+            case .discard: throw .discarded
+            // It leaves by the system's routing; what comes this way cannot leave in clear.
+            case .bypass: throw .noPolicy
+            }
+        }
         for policy in policies where policy.selector.admits(packet) {
             guard let active = policy.active else { throw .noActiveSA }
             return active
@@ -118,7 +131,9 @@ public final class SecurityAssociationDatabase {
             header = (spi, buffer.span.u32(at: packet.lowerBound + ESPHeader.sequence))
             guard let found = inbound[SAKey(spi: spi, destination: destination)] else { throw .unknownSPI }
             association = found
-            return try found.decapsulate(in: &buffer, packet: packet, now: now)
+            let inner = try found.decapsulate(in: &buffer, packet: packet, now: now)
+            if !rules.isEmpty, let read = found.lastInner { try checkRules(read, of: found) }
+            return inner
         } catch {
             if association == nil { count(error) }
             dropLog.note(
@@ -128,6 +143,19 @@ public final class SecurityAssociationDatabase {
                     destination: destination, inner: association?.lastInner))
             throw error
         }
+    }
+
+    /// What came in by an SA is not what a rule discards, or lets pass in clear only.
+    private func checkRules(_ packet: InnerPacket, of association: InboundSA) throws(PacketDrop) {
+        let rule = rules.first { $0.selector.reversed.admits(packet) || isGroups($0, packet) }
+        guard let rule, rule.action != .protect else { return }
+        association.count(.discarded)
+        throw .discarded
+    }
+
+    /// A rule about a group is about what its members send, whoever does.
+    private func isGroups(_ rule: PolicyRule, _ packet: InnerPacket) -> Bool {
+        packet.destination.isMulticast && rule.selector.admits(packet)
     }
 
     /// Opens what a raw socket for ESP gives: an outer IPv4 header and the ESP packet, at `datagram`.

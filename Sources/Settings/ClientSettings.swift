@@ -47,13 +47,15 @@ public struct ClientSettings: Sendable {
     public var controlSocket: String
     public var failClosedGuard: Guard
     public var retry: Retry
+    /// What passes in clear and what never does, in the order in which it is looked at.
+    public var policy: [PolicyRule]
 
     public static let defaultPath = "/etc/satipsec/satipsec.yaml"
     public static let defaultControlSocket = "/run/satipsec/satipsec.sock"
 
     static let keys = [
         "name", "gcks", "address", "psk-file", "phase1", "satellite-interface", "terrestrial-interface",
-        "tunnel-interface", "link-mtu", "control-socket", "guard", "retry",
+        "tunnel-interface", "link-mtu", "control-socket", "guard", "retry", "policy",
     ]
 
     /// Reads a configuration file and the secret file it names.
@@ -100,11 +102,12 @@ extension ClientSettings {
         let socket = top.controlSocket(folder: folder, default: Self.defaultControlSocket)
         let failClosedGuard = top.optional("guard", Scalar<Guard>.word, default: .required)
         let retry = Self.readRetry(top.mapping("retry", keys: ["first", "most"]))
+        let policy = PolicyReader(top).rules()
         guard let name, let server, let key, let satellite, let terrestrial, let socket else { return nil }
         self.init(
             name: name, gcks: server, address: address, preSharedKey: key, phase1: phase1,
             satelliteInterface: satellite, terrestrialInterface: terrestrial, tunnelInterface: tunnel, linkMTU: mtu,
-            controlSocket: socket, failClosedGuard: failClosedGuard, retry: retry)
+            controlSocket: socket, failClosedGuard: failClosedGuard, retry: retry, policy: policy)
     }
 
     private static func readServer(_ reader: MappingReader?) -> KeyServerAddress? {

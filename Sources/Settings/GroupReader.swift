@@ -144,19 +144,11 @@ struct GroupReader {
                 instead: "write the subnet of the senders, or any")
         }
         let ipProtocol = flow.optional("protocol", Scalar<UInt8>.ipProtocol, default: 0)
-        let sourcePort = flow.optional("source-port", Scalar<UInt16>.port, default: 0)
-        let destinationPort = flow.optional("destination-port", Scalar<UInt16>.port, default: 0)
-        // TCP, UDP, DCCP, SCTP and UDP-Lite are those with ports.
-        if sourcePort != 0 || destinationPort != 0, ![6, 17, 33, 132, 136].contains(ipProtocol) {
-            let key = destinationPort != 0 ? "destination-port" : "source-port"
-            problems.add(
-                flow.place(of: key), "stands beside a protocol that has no ports",
-                instead: "add protocol: udp, or remove it")
-        }
+        let ports = flow.ports(for: ipProtocol)
         guard let source, let destination else { return nil }
         return TrafficSelector(
             source: source ?? (destination.isV4 ? .allV4 : .allV6), destination: IPPrefix(host: destination),
-            ipProtocol: ipProtocol, sourcePort: sourcePort, destinationPort: destinationPort)
+            ipProtocol: ipProtocol, sourcePort: ports.source, destinationPort: ports.destination)
     }
 
     private func checkControlsAgainstFlows() {

@@ -191,3 +191,18 @@ extension Scalar where Value == Double {
         }
     }
 }
+
+extension MappingReader {
+    /// `source-port` and `destination-port`, 0 for any, beside this IP protocol.
+    func ports(for ipProtocol: UInt8) -> (source: UInt16, destination: UInt16) {
+        let source = optional("source-port", Scalar<UInt16>.port, default: 0)
+        let destination = optional("destination-port", Scalar<UInt16>.port, default: 0)
+        // TCP, UDP, DCCP, SCTP and UDP-Lite are those with ports.
+        if source != 0 || destination != 0, ![6, 17, 33, 132, 136].contains(ipProtocol) {
+            problems.add(
+                place(of: destination != 0 ? "destination-port" : "source-port"),
+                "stands beside a protocol that has no ports", instead: "add protocol: udp, or remove it")
+        }
+        return (source, destination)
+    }
+}

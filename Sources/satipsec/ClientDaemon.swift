@@ -51,11 +51,13 @@ final class ClientDaemon {
         configuration.retryMost = settings.retry.most
         configuration.allowsKeyExport = keyLog != nil
         member = GroupMember(configuration, random: SystemRandom())
-        dataPlane = DataPlaneConfiguration(
+        var dataPlane = DataPlaneConfiguration(
             satelliteInterface: settings.satelliteInterface, terrestrialInterface: settings.terrestrialInterface,
             tunnelInterface: settings.tunnelInterface, satelliteAddress: address,
             linkMTU: settings.linkMTU,
             requiresGuard: settings.failClosedGuard == .required)
+        dataPlane.rules = settings.policy
+        self.dataPlane = dataPlane
     }
 
     private var backend: any SABackend {

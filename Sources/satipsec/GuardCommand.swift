@@ -36,7 +36,7 @@ struct GuardCommand: ParsableCommand {
                 FailClosedGuard.ruleset(
                     interface: settings.satelliteInterface,
                     // Groups' control channels are on the GCKS's port too.
-                    ports: [settings.gcks.port, settings.gcks.natPort],
+                    ports: [settings.gcks.port, settings.gcks.natPort], policy: settings.policy,
                     terrestrialInterface: satelliteOnly ? nil : settings.terrestrialInterface))
             return
         }

@@ -31,7 +31,8 @@ final class Probe {
             if values["ruleset"] != nil {
                 say(
                     FailClosedGuard.ruleset(
-                        interface: values["interface"] ?? "sat0", terrestrialInterface: values["terrestrial"]))
+                        interface: values["interface"] ?? "sat0", policy: try Self.policy(values["policy"] ?? ""),
+                        terrestrialInterface: values["terrestrial"]))
                 return
             }
             if let suite = values["suite"].flatMap({ ESPSuite(rawValue: $0) }) {
@@ -61,14 +62,28 @@ final class Probe {
     private init(_ values: [String: String]) throws {
         senderID = values["sender"].flatMap { UInt16($0) } ?? 0
         loop = try EventLoop()
-        let configuration = DataPlaneConfiguration(
+        var configuration = DataPlaneConfiguration(
             satelliteInterface: values["satellite"] ?? "sat0", terrestrialInterface: values["terrestrial"] ?? "lan0",
             tunnelInterface: values["tunnel"] ?? "tun0",
             remoteNetworks: (values["remote"] ?? "").split(separator: ",").compactMap { IPPrefix($0) },
             requiresGuard: values["unguarded"] == nil)
+        configuration.rules = try Self.policy(values["policy"] ?? "")
         backend = try UserspaceBackend(configuration: configuration, loop: loop, random: SystemRandom())
         watch = loop.watch(readable: 0) { [unowned self] in self.readInput() }
         loop.onSignal(SIGTERM) { [unowned self] in self.stop() }
+    }
+
+    /// `ACTION,SOURCE,DESTINATION,PROTOCOL,DESTINATION-PORT`, more than one with semicolons between.
+    private static func policy(_ text: String) throws -> [PolicyRule] {
+        try text.split(separator: ";").map { rule in
+            let words = rule.split(separator: ",").map(String.init)
+            guard words.count == 5, let action = PolicyRule.Action(rawValue: words[0]), let from = IPPrefix(words[1]),
+                let to = IPPrefix(words[2]), let ipProtocol = UInt8(words[3]), let port = UInt16(words[4])
+            else { throw Unknown() }
+            return PolicyRule(
+                action,
+                TrafficSelector(source: from, destination: to, ipProtocol: ipProtocol, destinationPort: port))
+        }
     }
 
     private func readInput() {

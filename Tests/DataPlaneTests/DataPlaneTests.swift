@@ -84,6 +84,40 @@ private func parameters(_ spi: UInt32, to outer: IPAddress, from: IPPrefix = .al
         #expect(FailClosedGuard.problem(interface: "sat0", listing: counted) == nil)
     }
 
+    /// Exactly what bypasses passes, and the answers; what an earlier rule takes does not.
+    @Test func aBypassIsInTheRuleset() throws {
+        func rule(
+            _ action: PolicyRule.Action, _ from: String, _ to: String, _ ipProtocol: UInt8 = 0, _ port: UInt16 = 0
+        ) throws -> PolicyRule {
+            PolicyRule(
+                action,
+                TrafficSelector(
+                    source: try #require(IPPrefix(from)), destination: try #require(IPPrefix(to)),
+                    ipProtocol: ipProtocol, destinationPort: port))
+        }
+        let discard = try rule(.discard, "192.168.1.0/24", "10.9.0.9")
+        let bypass = try rule(.bypass, "0.0.0.0/0", "10.9.0.0/16", 17, 123)
+        let text = FailClosedGuard.ruleset(interface: "sat0", policy: [discard, bypass])
+        let (ingress, egress) = try #require(text.firstRange(of: "chain egress")).lowerBound.split(text)
+        func lines(_ text: Substring) -> [String] {
+            text.split(separator: "\n").map { $0.drop { $0 == " " } }.filter { $0.hasPrefix("meta protocol ip ") }
+                .dropFirst().map(String.init)
+        }
+        #expect(
+            lines(egress) == [
+                "meta protocol ip ip saddr 192.168.1.0/24 ip daddr 10.9.0.9/32 counter drop",
+                "meta protocol ip ip daddr 10.9.0.0/16 meta l4proto 17 th dport 123 accept",
+            ])
+        #expect(
+            lines(ingress) == [
+                "meta protocol ip ip saddr 10.9.0.9/32 ip daddr 192.168.1.0/24 counter drop",
+                "meta protocol ip ip saddr 10.9.0.0/16 meta l4proto 17 th sport 123 accept",
+            ])
+        #expect(FailClosedGuard.problem(interface: "sat0", listing: text) == nil)
+        let closed = FailClosedGuard.ruleset(interface: "sat0")
+        #expect(FailClosedGuard.ruleset(interface: "sat0", policy: [discard]) == closed, "closed is closed")
+    }
+
     @Test func portsAndInterfacesStandInTheRuleset() {
         let plain = FailClosedGuard.ruleset(interface: "sat0", ports: [1_848, 848, 848])
         #expect(plain.contains("udp dport { 848, 1848 } accept"))
@@ -168,4 +202,9 @@ private func parameters(_ spi: UInt32, to outer: IPAddress, from: IPPrefix = .al
         #expect(throws: DataPlaneError.stopped) { try backend.apply(.removeAll) }
         #expect(backend.isStopped && backend.changes.count == 1)
     }
+}
+
+extension String.Index {
+    /// What stands before and behind this place.
+    fileprivate func split(_ text: String) -> (Substring, Substring) { (text[..<self], text[self...]) }
 }

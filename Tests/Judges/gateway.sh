@@ -196,6 +196,18 @@ pour
 unsniff
 no_clear "never started: nothing in clear" never.log
 
+# The operator lets one flow of the gateway's through; what stands before it in the list does not come under it.
+policy="discard,0.0.0.0/0,10.0.0.9/32,17,5001;bypass,10.0.0.0/24,10.0.0.8/31,17,0"
+"$probe" ruleset interface=sat0 terrestrial=lan0 "policy=$policy" >bypass.nft
+within gwA nft -f bypass.nft || fail "the guard's rules with a bypass do not load"
+sniff bypass.log
+pour
+tool gwA send --to 10.0.0.9 --port 5001 --count 10 --interval 1 >/dev/null 2>&1
+unsniff
+check "a bypass passes in clear, and exactly it" \
+    equals "$(grep '^clear ' bypass.log)" "clear 10.0.0.1>10.0.0.9 protocol 17 count=10"
+within gwA nft -f guard.nft || fail "the guard's rules do not load again"
+
 # --- 3. What is wrong is said ---------------------------------------------------------------------------------------
 within gwA sysctl -qw net.ipv4.conf.all.rp_filter=1
 within gwA "$probe" </dev/null >refused.log 2>&1

@@ -29,6 +29,101 @@ extension GoldenCases {
             by: "",
             says: "satipsec.yaml:3:3: gcks.identity: is missing; add identity: to this mapping"),
         Case(
+            "bypass of everything",
+            replace: "name: site1",
+            by: """
+                name: site1
+                policy:
+                  - {action: bypass, source: any, destination: any}
+                """,
+            says: """
+                satipsec.yaml:3:48: policy[bypass].destination: would let everything pass in clear; write the host \
+                or subnet that needs it
+                """),
+        Case(
+            "bypass of a multicast",
+            replace: "name: site1",
+            by: """
+                name: site1
+                policy:
+                  - {action: bypass, source: any, destination: 239.1.1.1}
+                """,
+            says: """
+                satipsec.yaml:3:48: policy[bypass].destination: 239.1.1.1/32 holds multicasts, which go through the \
+                tunnel or not at all; write a unicast host or subnet
+                """),
+        Case(
+            "bypass of half of everything",
+            replace: "name: site1",
+            by: """
+                name: site1
+                policy:
+                  - {action: bypass, source: any, destination: 128.0.0.0/1}
+                """,
+            says: """
+                satipsec.yaml:3:48: policy[bypass].destination: 128.0.0.0/1 holds multicasts, which go through the \
+                tunnel or not at all; write a unicast host or subnet
+                """),
+        Case(
+            "unknown action",
+            replace: "name: site1",
+            by: """
+                name: site1
+                policy:
+                  - {action: pass, source: any, destination: 10.0.0.1}
+                """,
+            says: """
+                satipsec.yaml:3:14: policy[pass].action: "pass" is not known here; did you mean bypass?
+                """),
+        Case(
+            "policy of two families",
+            replace: "name: site1",
+            by: """
+                name: site1
+                policy:
+                  - {action: discard, source: 10.0.0.0/8, destination: ff18::1}
+                """,
+            says: """
+                satipsec.yaml:3:31: policy[discard].source: is not of the destination's address family; write both \
+                as IPv4 or both as IPv6
+                """),
+        Case(
+            "policy with a port and no protocol",
+            replace: "name: site1",
+            by: """
+                name: site1
+                policy:
+                  - {action: discard, source: any, destination: any, destination-port: 80}
+                """,
+            says: """
+                satipsec.yaml:3:72: policy[discard].destination-port: stands beside a protocol that has no ports; \
+                add protocol: udp, or remove it
+                """),
+        Case(
+            "policy without destination",
+            replace: "name: site1",
+            by: """
+                name: site1
+                policy:
+                  - {action: discard, source: any}
+                """,
+            says: """
+                satipsec.yaml:3:5: policy[discard].destination: is missing; add destination: to this mapping
+                """),
+        Case(
+            "a rule that is never reached",
+            replace: "name: site1",
+            by: """
+                name: site1
+                policy:
+                  - {action: discard, source: any, destination: 239.0.0.0/8}
+                  - {action: protect, source: 10.0.0.0/8, destination: 239.1.1.1, protocol: udp}
+                """,
+            says: """
+                satipsec.yaml:4:5: policy[protect]: is never reached: line 3 decides about all it names; put it \
+                before that line, or remove it
+                """),
+        Case(
             "unknown guard",
             replace: "name: site1",
             by: """
@@ -118,7 +213,7 @@ extension GoldenCases {
             says: """
                 satipsec.yaml:2:1: groups: is not a known key; known here are name, gcks, address, psk-file, \
                 phase1, satellite-interface, terrestrial-interface, tunnel-interface, link-mtu, control-socket, \
-                guard, retry
+                guard, retry, policy
                 """),
     ]
 }

@@ -14,6 +14,25 @@ import Testing
 
     init() throws { folder = try Folder.withKeys() }
 
+    @Test func aPolicyIsAnOrderedList() throws {
+        let rules = """
+            policy:
+              - {action: bypass, source: 192.168.1.0/24, destination: 10.9.0.1, protocol: udp, destination-port: 123}
+              - {action: protect, source: 192.168.1.7, destination: 239.1.1.1}
+              - {action: discard, source: any, destination: 239.1.1.1, protocol: 17, source-port: 9}
+
+            """
+        let policy = try ClientSettings.parse(
+            GoldenCases.goodClient + rules, file: folder.path + "/satipsec.yaml"
+        ).policy
+        let texts = policy.map { "\($0.action) \($0.selector)" }
+        #expect(
+            texts == [
+                "bypass 192.168.1.0/24 -> 10.9.0.1/32 port 123 proto 17", "protect 192.168.1.7/32 -> 239.1.1.1/32",
+                "discard 0.0.0.0/0 port 9 -> 239.1.1.1/32 proto 17",
+            ])
+    }
+
     @Test func everyKeyBecomesItsValue() throws {
         let text = """
             name: site1.example
@@ -55,6 +74,7 @@ import Testing
         #expect(settings.gcks.natPort == 4500)
         #expect(settings.address == nil)
         #expect(settings.phase1.suites == [.standard])
+        #expect(settings.policy.isEmpty)
         #expect(settings.tunnelInterface == "tun0")
         #expect(settings.linkMTU == 1_500)
         #expect(settings.controlSocket == "/run/satipsec/satipsec.sock")
