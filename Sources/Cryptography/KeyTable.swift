@@ -11,7 +11,7 @@ internal import COpenSSL
     /// Octets of one key.
     public static let keySize = 16
 
-    private let base: UnsafeMutablePointer<UInt8>
+    fileprivate let base: UnsafeMutablePointer<UInt8>
     public let count: Int
 
     /// Keys that are all zero: places to fill.
@@ -69,6 +69,44 @@ internal import COpenSSL
     }
 }
 
+/// Tables to go from one to the next without a count of references for each key: those of a tree's levels.
+@safe public final class KeyStack {
+    private let tables: [KeyTable]
+    private let bases: UnsafeMutablePointer<UnsafeMutablePointer<UInt8>>
+    private let counts: UnsafeMutablePointer<Int>
+
+    public init(_ tables: [KeyTable]) {
+        self.tables = tables
+        unsafe bases = .allocate(capacity: tables.count)
+        unsafe counts = .allocate(capacity: tables.count)
+        for (level, table) in tables.enumerated() {
+            unsafe (bases + level).initialize(to: table.base)
+            unsafe (counts + level).initialize(to: table.count)
+        }
+    }
+
+    deinit {
+        unsafe bases.deallocate()
+        unsafe counts.deallocate()
+    }
+
+    /// Begins to load the keys above a leaf, each in the table behind the last, where `degree` keys of one stand below
+    /// one of the next.
+    public func prefetch(above leaf: Int, degree: Int) {
+        var index = leaf
+        for level in 0..<tables.count {
+            unsafe shim_prefetch(pointer(level, index))
+            index /= degree
+        }
+    }
+
+    @inline(__always) fileprivate func pointer(_ level: Int, _ index: Int) -> UnsafeMutablePointer<UInt8> {
+        precondition(level >= 0 && level < tables.count, "a table is one of the stack's")
+        unsafe precondition(index >= 0 && index < counts[level], "a key lies inside its table")
+        return unsafe bases[level] + index &* KeyTable.keySize
+    }
+}
+
 /// What a `BlockPRF` is computed over: 16 octets, the high word first, each in network order.
 public struct PRFBlock: Sendable, Hashable {
     public var high: UInt64
@@ -113,14 +151,38 @@ public struct PRFBlock: Sendable, Hashable {
         unsafe evaluate(keys.pointer(source), input, result)
     }
 
+    /// The same between two tables of a stack.
+    public func derive(
+        in stack: KeyStack, from level: Int, _ source: Int, _ input: PRFBlock, to above: Int, _ index: Int
+    ) {
+        let result = unsafe stack.pointer(above, index)
+        unsafe evaluate(stack.pointer(level, source), input, result)
+    }
+
+    /// `mask` with tables of a stack.
+    public func mask(
+        in stack: KeyStack, _ above: Int, _ index: Int, with level: Int, _ source: Int, _ input: PRFBlock,
+        into text: inout [UInt8], at offset: Int
+    ) {
+        precondition(offset >= 0 && offset <= text.count - KeyTable.keySize, "the text has room for a key")
+        let (plain, key) = unsafe (stack.pointer(above, index), stack.pointer(level, source))
+        unsafe mask(plain, key, input, into: &text, at: offset)
+    }
+
     /// Writes `plain` exclusive-or the function's value into 16 octets of `text`.
     public func mask(
         _ plain: KeyTable, at index: Int, with keys: KeyTable, at source: Int, _ input: PRFBlock,
         into text: inout [UInt8], at offset: Int
     ) {
         precondition(offset >= 0 && offset <= text.count - KeyTable.keySize, "the text has room for a key")
-        let plain = unsafe plain.pointer(index)
-        let key = unsafe keys.pointer(source)
+        let (plain, key) = unsafe (plain.pointer(index), keys.pointer(source))
+        unsafe mask(plain, key, input, into: &text, at: offset)
+    }
+
+    @inline(__always) private func mask(
+        _ plain: UnsafeMutablePointer<UInt8>, _ key: UnsafeMutablePointer<UInt8>, _ input: PRFBlock,
+        into text: inout [UInt8], at offset: Int
+    ) {
         unsafe text.withUnsafeMutableBufferPointer { text in
             guard let base = text.baseAddress else { return }
             let place = unsafe base + offset
@@ -167,14 +229,15 @@ public struct PRFBlock: Sendable, Hashable {
         _ key: UnsafePointer<UInt8>, _ input: PRFBlock, _ result: UnsafeMutablePointer<UInt8>
     ) {
         let words = (input.high.bigEndian, input.low.bigEndian)
-        var written: Int32 = 0
         let done = unsafe withUnsafeBytes(of: words) { octets in
             // A tuple of two words is 16 octets, never empty.
             let block = unsafe octets.baseAddress?.assumingMemoryBound(to: UInt8.self)
+            // EVP_Cipher gives whole blocks to the cipher as they are, past the buffer for parts of one that
+            // EVP_CipherUpdate keeps, and says how many octets came of it.
             return unsafe EVP_CipherInit_ex2(context, nil, key, nil, 1, nil) == 1
-                && EVP_CipherUpdate(context, result, &written, block, 16) == 1
+                && EVP_Cipher(context, result, block, 16) == 16
         }
-        precondition(done && written == 16, "AES in an initialised context takes any key and any block")
+        precondition(done, "AES in an initialised context takes any key and any block")
     }
 }
 

@@ -28,7 +28,9 @@ extension KeyTreeServer {
         do {
             defer { pass.finish() }
             pass.startAtLeaves(left: left, joined: joined)
-            if height == announcedHeight, pass.isPath {
+            if height == announcedHeight, pass.isEviction {
+                pass.climbEviction()
+            } else if height == announcedHeight, pass.isPath {
                 try pass.climbPath()
             } else {
                 for level in 1...height { try pass.climb(to: level) }
@@ -201,6 +203,54 @@ private struct CommitPass {
             children = keys
         }
         touched[0] = below
+    }
+
+    /// One member leaves and nobody comes, in a tree that did not grow, with the usual parameters.
+    var isEviction: Bool {
+        isPath && touched[0].hasLeavers && !touched[0].hasNewcomers && origin == .child && plan.wrapping == .mask
+    }
+
+    /// All of `climb` for that: each node above is replaced, as long as somebody listens below it.
+    mutating func climbEviction() {
+        var child = Int(touched[0].index)
+        let stack = server.stack
+        var (hasListeners, isReplaced) = (false, false)
+        plan.isPath = true
+        for level in 1...height {
+            plan.begin(level: level)
+            let index = child / degree
+            let first = index * degree
+            let bit = ChildMask.child(child - first)
+            child = index
+            var listeners = present[level][index]
+            if !hasListeners {
+                listeners &= ~bit
+                present[level][index] = listeners
+            }
+            guard listeners != 0 else {
+                renew(keys[level], level: level, index, isInhabited: level == height)
+                continue
+            }
+            hasListeners = true
+            let id = NodeID(level: level, index: index)
+            plan.append(
+                ChangedNode(
+                    index: UInt32(truncatingIfNeeded: index), isReplaced: true, listeners: listeners,
+                    replaced: isReplaced ? bit : 0, stepped: 0))
+            changed.append(id)
+            let source = isReplaced ? bit.lowest : listeners.lowest
+            isReplaced = true
+            prf.derive(
+                in: stack, from: level - 1, first + source, Purpose.derive.block(id, transaction), to: level, index)
+            var rest = listeners & ~ChildMask.child(source)
+            while rest != 0 {
+                let label = Purpose.wrap.block(id, transaction)
+                plan.mask(stack, id, for: first + rest.lowest, label, prf: prf)
+                rest &= rest - 1
+            }
+        }
+        touched[0] = TouchedNode(
+            index: 0, hasLeavers: true, hasListeners: hasListeners, isReplaced: isReplaced)
     }
 
     /// Decides what becomes of one node, and does it.

@@ -20,13 +20,17 @@ public final class KeyTreeServer {
     let prf: BlockPRF
     let random: any RandomSource
     /// The keys, by level and place.
-    var keys: [KeyTable]
+    var keys: [KeyTable] { didSet { stack = KeyStack(keys) } }
+    /// The same, for the work on a path.
+    private(set) var stack: KeyStack
     /// Which children of a node have members below them, by level and place; nothing for the leaves.
     var present: [[ChildMask]]
     /// Slots that were ever used: all below this number.
     var used = 0
     /// What there is room for.
     private var extended = 0
+    /// What `fetchPath` read: without a use of it, the reading would be left out.
+    private var fetched = ChildMask(0)
     /// Slots below `used` without a member, and those about to lose theirs: the lowest is taken first. Some are taken
     /// already, by `join(at:)`: who takes one from here looks.
     var free = SlotQueue()
@@ -46,7 +50,8 @@ public final class KeyTreeServer {
         self.shape = shape
         self.random = random
         do { prf = try BlockPRF() } catch { throw .failed }
-        keys = [KeyTable(count: 0), KeyTable(count: 1)]
+        let tables = [KeyTable(count: 0), KeyTable(count: 1)]
+        (keys, stack) = (tables, KeyStack(tables))
         present = [[], [0]]
         keys[1].draw(at: 0, random: random)
     }
@@ -127,11 +132,25 @@ public final class KeyTreeServer {
         if joining.contains(place) {
             joining.remove(place)
         } else {
+            if leaving.isEmpty { fetchPath(above: place) }
             guard isMember(slot), !leaving.contains(place) else { throw .noMember }
             leaving.insert(place)
         }
         free.insert(slot)
         memberCount -= 1
+    }
+
+    /// Of a large tree most of a path is far away in memory. All of it begins to come at once, before the work on it
+    /// waits for one level after the other.
+    private func fetchPath(above slot: Int) {
+        guard slot < used, slot < extended else { return }
+        stack.prefetch(above: slot, degree: shape.degree)
+        var (index, all) = (slot, ChildMask(0))
+        for level in 1...height {
+            index /= shape.degree
+            all |= present[level][index]
+        }
+        fetched = all
     }
 
     /// What a member gets by unicast: every key on its path, as of `transaction`.

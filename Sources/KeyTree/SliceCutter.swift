@@ -20,7 +20,7 @@ struct SliceCutter {
     mutating func ranges(limit: Int) throws(KeyTreeError) -> [ClosedRange<Int>] {
         let capacity = update.shape.spans[update.height]
         // Fewer steps for the usual case, an update that fits at once.
-        if update.plan.targets.count * update.plan.width <= limit {
+        if update.content.plan.targets.count * update.content.plan.width <= limit {
             begin(at: 0)
             extend(to: capacity - 1, from: nil)
             if size <= limit { return [0...capacity - 1] }
@@ -45,14 +45,14 @@ struct SliceCutter {
         return ranges
     }
 
-    private var size: Int { SliceHeader.size + (bits + 7) / 8 + keys * update.plan.width }
+    private var size: Int { SliceHeader.size + (bits + 7) / 8 + keys * update.content.plan.width }
 
     private mutating func begin(at slot: Int) {
         bits = 0
         keys = 0
         for level in 1...update.height {
-            nodeEnds[level] = update.plan.firstNode(level, from: slot / update.shape.spans[level])
-            targetEnds[level] = update.plan.firstTarget(level, from: slot / update.shape.spans[level - 1])
+            nodeEnds[level] = update.content.plan.firstNode(level, from: slot / update.shape.spans[level])
+            targetEnds[level] = update.content.plan.firstTarget(level, from: slot / update.shape.spans[level - 1])
         }
     }
 
@@ -61,17 +61,17 @@ struct SliceCutter {
     private mutating func extend(to slot: Int, from previous: Int?) {
         var child = slot
         for level in 1...update.height {
-            while targetEnds[level] < update.plan.targetStarts[level + 1],
-                Int(update.plan.targets[targetEnds[level]]) <= child
+            while targetEnds[level] < update.content.plan.targetStarts[level + 1],
+                Int(update.content.plan.targets[targetEnds[level]]) <= child
             {
                 targetEnds[level] += 1
                 keys += 1
             }
             child /= update.shape.degree
-            while nodeEnds[level] < update.plan.starts[level + 1],
-                Int(update.plan.nodes[nodeEnds[level]].index) <= child
+            while nodeEnds[level] < update.content.plan.starts[level + 1],
+                Int(update.content.plan.nodes[nodeEnds[level]].index) <= child
             {
-                bits += update.bits(update.plan.nodes[nodeEnds[level]], level: level)
+                bits += update.bits(update.content.plan.nodes[nodeEnds[level]], level: level)
                 nodeEnds[level] += 1
             }
             if let previous, previous / update.shape.spans[level] == child { return }
@@ -87,7 +87,7 @@ private struct BottomEnds {
 
     init(update: Update) {
         self.update = update
-        next = update.plan.starts
+        next = update.content.plan.starts
     }
 
     /// With the last slot of all behind them: unchanged parts at the right edge may need keys, too.
@@ -98,7 +98,7 @@ private struct BottomEnds {
     }
 
     private mutating func visit(level: Int) {
-        let node = update.plan.nodes[next[level]]
+        let node = update.content.plan.nodes[next[level]]
         next[level] += 1
         let below = level > 1 ? ((node.replaced | node.stepped) & node.listeners).nonzeroBitCount : 0
         if below == 0 { ends.append((Int(node.index) + 1) * update.shape.spans[level] - 1) }

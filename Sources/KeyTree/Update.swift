@@ -16,6 +16,8 @@ struct UpdatePlan {
     private(set) var targetStarts: [Int]
     /// The wrapped keys in the order of `targets`, `width` octets each, with room behind them.
     private(set) var text: [UInt8] = []
+    /// On each level there is one node at most, and none below one without.
+    var isPath = false
 
     init(wrapping: KeyWrapping, levels: Int) {
         self.wrapping = wrapping
@@ -29,6 +31,7 @@ struct UpdatePlan {
     mutating func reserve(nodes count: Int) {
         nodes.reserveCapacity(count)
         targets.reserveCapacity(count)
+        text = [UInt8](repeating: 0, count: count * width)
     }
 
     mutating func append(_ node: ChangedNode) {
@@ -41,15 +44,30 @@ struct UpdatePlan {
         targetStarts[level] = targets.count
     }
 
+    /// Adds the new key of a node, wrapped by a mask for one child.
+    @inline(__always)
+    mutating func mask(_ stack: KeyStack, _ node: NodeID, for child: Int, _ label: PRFBlock, prf: BlockPRF) {
+        let offset = makeRoom()
+        targets.append(UInt32(truncatingIfNeeded: child))
+        prf.mask(in: stack, node.level, node.index, with: node.level - 1, child, label, into: &text, at: offset)
+    }
+
+    /// - Returns: where the next wrapped key goes.
+    @inline(__always)
+    private mutating func makeRoom() -> Int {
+        let offset = targets.count * width
+        if offset + width > text.count {
+            text.append(contentsOf: repeatElement(0, count: max(1_024, text.count / 2)))
+        }
+        return offset
+    }
+
     /// Adds a new key, wrapped for one child.
     @inline(__always)
     mutating func wrap(
         _ keys: KeyTable, at index: Int, with children: KeyTable, _ child: Int, _ label: PRFBlock, prf: BlockPRF
     ) throws(KeyTreeError) {
-        let offset = targets.count * width
-        if offset + width > text.count {
-            text.append(contentsOf: repeatElement(0, count: max(1_024, text.count / 2)))
-        }
+        let offset = makeRoom()
         targets.append(UInt32(truncatingIfNeeded: child))
         switch wrapping {
         case .mask:
@@ -103,9 +121,15 @@ public struct Update {
     let height: Int
     let origin: KeyOrigin
     let isRootReplaced: Bool
-    var hasSteps: Bool { plan.hasSteps }
+    var hasSteps: Bool { content.plan.hasSteps }
     let check: [UInt8]
-    let plan: UpdatePlan
+    /// One reference to copy, not five.
+    let content: Content
+
+    final class Content: Sendable {
+        let plan: UpdatePlan
+        init(_ plan: UpdatePlan) { self.plan = plan }
+    }
 
     init(
         transaction: UInt64, previous: UInt64, shape: Shape, height: Int, origin: KeyOrigin, isRootReplaced: Bool,
@@ -118,14 +142,14 @@ public struct Update {
         self.origin = origin
         self.isRootReplaced = isRootReplaced
         self.check = check
-        self.plan = plan
+        content = Content(plan)
     }
 
     /// Keys that are wrapped, each counted once.
-    public var wrappedKeyCount: Int { plan.targets.count }
+    public var wrappedKeyCount: Int { content.plan.targets.count }
 
     /// Nodes whose key changes.
-    public var changedNodeCount: Int { plan.nodes.count }
+    public var changedNodeCount: Int { content.plan.nodes.count }
 
     /// The whole update as one slice for everybody, whatever its length.
     ///
@@ -148,13 +172,59 @@ public struct Update {
     private func slice(first: Int, last: Int) throws(KeyTreeError) -> UpdateSlice {
         guard let distance = UInt32(exactly: transaction - previous) else { throw .tooLong }
         let header = SliceHeader(
-            wrapping: plan.wrapping, origin: origin, hasSteps: hasSteps, isRootReplaced: isRootReplaced, shape: shape,
+            wrapping: content.plan.wrapping, origin: origin, hasSteps: hasSteps, isRootReplaced: isRootReplaced,
+            shape: shape,
             height: height, distance: distance, first: first, last: last, check: check)
+        if content.plan.isPath, first == 0, last == shape.spans[height] - 1 {
+            return UpdateSlice(
+                transaction: transaction, firstSlot: 0, lastSlot: UInt32(last), octets: path(behind: header))
+        }
         var writer = SliceWriter(update: self, first: first, last: last)
         writer.write(level: height)
         return UpdateSlice(
             transaction: transaction, firstSlot: UInt32(first), lastSlot: UInt32(last),
             octets: header.octets + writer.finish())
+    }
+
+    /// The same octets that `SliceWriter` gives, for one node a level and all slots.
+    private func path(behind header: SliceHeader) -> [UInt8] {
+        let degree = shape.degree
+        var codes = BitWriter()
+        codes.reserve(octets: 32)
+        var level = height
+        for node in content.plan.nodes.reversed() {
+            node.write(degree: degree, level: level, hasSteps: content.plan.hasSteps, to: &codes)
+            level -= 1
+        }
+        let (head, bits, text) = (header.octets, codes.octets, content.plan.text)
+        let width = content.plan.width
+        var octets = [UInt8](
+            repeating: 0, count: head.count + bits.count + content.plan.targets.count * width)
+        var place = 0
+        do {
+            var result = octets.mutableSpan
+            Self.copy(head, head.indices, to: &result, at: &place)
+            Self.copy(bits, bits.indices, to: &result, at: &place)
+            // Keys stand from the lowest level up, and go out from the root down.
+            level = height
+            while level > 0 {
+                let start = content.plan.targetStarts[level] * width
+                let end = content.plan.targetStarts[level + 1] * width
+                Self.copy(text, start..<end, to: &result, at: &place)
+                level -= 1
+            }
+        }
+        return octets
+    }
+
+    @inline(__always)
+    private static func copy(
+        _ source: [UInt8], _ range: Range<Int>, to result: inout MutableSpan<UInt8>, at place: inout Int
+    ) {
+        for index in range {
+            result[place] = source[index]
+            place += 1
+        }
     }
 
     /// Bits that the codes of a node's children take.
@@ -187,24 +257,24 @@ private struct SliceWriter {
         nodes = Array(repeating: 0, count: update.height + 1)
         targets = nodes
         codes.reserve(octets: 32)
-        text.reserveCapacity(min(update.plan.targets.count * update.plan.width, 2_048))
+        text.reserveCapacity(min(update.content.plan.targets.count * update.content.plan.width, 2_048))
         for level in 1...update.height {
-            nodes[level] = update.plan.firstNode(level, from: first / update.shape.spans[level])
-            targets[level] = update.plan.firstTarget(level, from: first / update.shape.spans[level - 1])
+            nodes[level] = update.content.plan.firstNode(level, from: first / update.shape.spans[level])
+            targets[level] = update.content.plan.firstTarget(level, from: first / update.shape.spans[level - 1])
         }
     }
 
     mutating func write(level: Int) {
-        let node = update.plan.nodes[nodes[level]]
+        let node = update.content.plan.nodes[nodes[level]]
         nodes[level] += 1
         node.write(degree: update.shape.degree, level: level, hasSteps: update.hasSteps, to: &codes)
         let base = Int(node.index) * update.shape.degree
         let range = (first / update.shape.spans[level - 1] - base)...(last / update.shape.spans[level - 1] - base)
         let wrapped = node.wrapped(origin: update.origin).within(range)
-        let width = update.plan.width
+        let width = update.content.plan.width
         let start = targets[level] * width
         targets[level] += wrapped.nonzeroBitCount
-        text.append(contentsOf: update.plan.text[start..<targets[level] * width])
+        text.append(contentsOf: update.content.plan.text[start..<targets[level] * width])
         guard level > 1 else { return }
         var visited = ((node.replaced | node.stepped) & node.listeners).within(range)
         while visited != 0 {

@@ -253,18 +253,22 @@ extension ChangedNode {
 
 /// Bits, the most significant of each octet first.
 struct BitWriter {
-    private(set) var octets: [UInt8] = []
-    private var used = 8
+    private var whole: [UInt8] = []
+    private var current: UInt8 = 0
+    private var used = 0
 
-    mutating func reserve(octets count: Int) { octets.reserveCapacity(count) }
+    /// All bits so far, filled up with zeros.
+    var octets: [UInt8] { used == 0 ? whole : whole + [current << UInt8(8 - used)] }
 
+    mutating func reserve(octets count: Int) { whole.reserveCapacity(count) }
+
+    @inline(__always)
     mutating func bit(_ value: Bool) {
-        if used == 8 {
-            octets.append(0)
-            used = 0
-        }
-        if value { octets[octets.count - 1] |= 0x80 >> UInt8(used) }
+        current = current << 1 | (value ? 1 : 0)
         used += 1
+        guard used == 8 else { return }
+        whole.append(current)
+        (current, used) = (0, 0)
     }
 }
 

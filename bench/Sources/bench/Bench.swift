@@ -9,24 +9,6 @@ import Glibc
         ("leave-bytes", KeyTreeBytes.leave),
         ("batch-bytes", KeyTreeBytes.batch),
         ("leave-rate", KeyTreeSpeed.leave),
-        (
-            "zz",
-            { () throws -> Report in
-                let group = try Group(1_000_000)
-                let slots = group.randomSlots(200_000)
-                var best = Double.infinity
-                for part in 0..<10 {
-                    let start = cpuSeconds()
-                    for slot in slots[part * 20_000..<(part + 1) * 20_000] {
-                        try group.server.leave(UInt32(slot))
-                        guard let update = try group.commit().update else { continue }
-                        _ = try update.whole().octets
-                    }
-                    best = min(best, (cpuSeconds() - start) / 20_000)
-                }
-                return Report(note: "\(decimal(best * 1e6)) us")
-            }
-        ),
         ("batch-cpu", KeyTreeSpeed.batch),
         ("zhang-replay", ZhangReplay.run),
         ("one-packet", OnePacket.run),
