@@ -12,7 +12,7 @@ SECONDS ?= 60
 BUILD = .build/debug
 
 .DEFAULT_GOAL := help
-.PHONY: setup setup-bench build test demo model sim bench fuzz lint clean help
+.PHONY: setup setup-bench build test test-kernel demo model sim bench fuzz lint clean help
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ build: ## Build the programs: gcks, satipsec, satemu
 
 test: setup ## Build and run all tests; the last line counts them
 	@SWIFT="$(SWIFT)" scripts/test.sh
+
+test-kernel: setup ## Only those of the kernel back ends, on a stock kernel in a virtual machine; `make test` has them, too
+	@SWIFT="$(SWIFT)" scripts/test.sh KernelTests
 
 demo: setup build ## A protected video stream over an emulated satellite, its keys changed while it plays
 	$(PYTHON) demo/demo.py $(BUILD)

@@ -143,6 +143,9 @@ let package = Package(
         .testTarget(
             name: "SystemTests", dependencies: ["gcks", "satipsec"], exclude: ["segment.py", "system.py"],
             swiftSettings: common),
+        .testTarget(
+            name: "KernelTests", dependencies: ["dataplane-probe", "gcks", "satipsec"],
+            exclude: ["daemons.py", "kernel.py", "network.py"], swiftSettings: common),
         tests(of: "satemu", ["LinkModel", "Basics"]),
         tests(of: "Cryptography", ["Basics"]),
         tests(of: "ESP", ["Cryptography", "Basics"]),

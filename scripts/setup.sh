@@ -13,6 +13,7 @@ packages=(
     libcharon-extra-plugins libstrongswan-extra-plugins libstrongswan-standard-plugins
     spin gcc                                              # the model of phase 3
     nftables iproute2 iputils-ping procps tcpdump ethtool # networks in namespaces
+    qemu-system-x86 busybox-static cpio kmod              # the virtual machine of the kernel back ends' tests
     ffmpeg                                                # the demonstration's film
 )
 swift_least=6.3

@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# Builds and runs all tests. The last line says how many passed and how many failed; the exit status is 0 only if none
+# Builds and runs all tests, or those whose names match the argument. The last line says how many passed and how many failed; the exit status is 0 only if none
 # failed and the run came to its end.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
@@ -13,7 +13,7 @@ fi
 
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-"$swift" test --skip-build --disable-xctest 2>&1 | tee "$log"
+"$swift" test --skip-build --disable-xctest ${1:+--filter "$1"} 2>&1 | tee "$log"
 status=${PIPESTATUS[0]}
 
 # One line per test function; not those of suites, of single arguments and of the run as a whole.

@@ -20,6 +20,10 @@ public enum DataPlaneError: Error, Hashable, Sendable {
     case unsuitableMTU(Int)
     /// The SA's selector or addresses make no sense for this back end.
     case unsupportedAssociation(String)
+    /// This kernel lacks what a kernel back end needs.
+    case noKernel(String, SystemError)
+    /// nft did not take the rules that a kernel back end needs; what it said.
+    case filter(String)
     /// The back end was stopped.
     case stopped
 }
@@ -41,6 +45,12 @@ extension DataPlaneError: CustomStringConvertible {
                 + " Set it to 0: sysctl -w net.ipv4.conf.all.rp_filter=0 (interfaces may keep theirs)"
         case .unsuitableMTU(let value): "\(value) octets are no fit MTU for the tunnel"
         case .unsupportedAssociation(let what): what
+        case .noKernel(let interface, let error):
+            """
+            this kernel does not do data-plane: \(interface) (\(error)); set data-plane: userspace, or use a kernel \
+            that has it (CONFIG_INET_ESP, CONFIG_XFRM_USER, CONFIG_XFRM_INTERFACE, CONFIG_NET_KEY)
+            """
+        case .filter(let what): "the packet filter does not take the kernel back end's rules: \(what)"
         case .stopped: "the data plane was stopped"
         }
     }

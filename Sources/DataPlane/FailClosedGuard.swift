@@ -23,9 +23,11 @@ public enum FailClosedGuard {
     ///   - policy: the client's own rules: what bypasses passes, with its answers, unless an earlier one discards it.
     ///   - terrestrialInterface: when given, a second table clears the DF bit of IPv4 multicasts that come in from the
     ///     LAN. Without it the kernel drops those larger than the tunnel's MTU, silently, and most senders set DF.
+    ///   - admitsOpened: let in what the kernel's IPsec has opened, which comes in by the satellite interface a second
+    ///     time where no interface of its own is there for it (PF_KEY).
     public static func ruleset(
         interface: String, ports: [UInt16] = defaultPorts, policy: [PolicyRule] = [],
-        terrestrialInterface: String? = nil
+        terrestrialInterface: String? = nil, admitsOpened: Bool = false
     ) -> String {
         let interface = quotable(interface)
         let list = Set(ports).sorted().map(String.init).joined(separator: ", ")
@@ -43,6 +45,7 @@ public enum FailClosedGuard {
                     meta protocol ip6 meta l4proto { 50, 58 } accept
                     udp dport { \(list) } accept
             """
+        let opened = admitsOpened ? "        \(Self.openedRule)\n" : ""
         var text = """
             # The satellite side stays closed: only protected packets and what key exchange needs may pass.
             table netdev \(table)
@@ -50,7 +53,7 @@ public enum FailClosedGuard {
             table netdev \(table) {
               chain ingress {
                 type filter hook ingress device "\(interface)" priority -500; policy drop;
-            \(rules { $0.reversed })
+            \(opened)\(rules { $0.reversed })
               }
               chain egress {
                 type filter hook egress device "\(interface)" priority -500; policy drop;
@@ -87,6 +90,20 @@ public enum FailClosedGuard {
         if selector.sourcePort != 0 { words.append("th sport \(selector.sourcePort)") }
         if selector.destinationPort != 0 { words.append("th dport \(selector.destinationPort)") }
         return words.joined(separator: " ")
+    }
+
+    /// A packet that an SA opened carries that SA with it.
+    private static let openedRule = "meta ipsec exists accept"
+
+    /// Does the guard let in what the kernel's IPsec has opened?
+    static func admitsOpened(interface: String) -> Bool {
+        guard let result = ChildProcess.run("nft", ["list", "ruleset", "netdev"]), result.exitCode == 0 else {
+            return false
+        }
+        return chains(of: result.output).contains { chain in
+            chain.head.contains("\"\(interface)\"") && chain.head.contains("hook ingress ")
+                && chain.rules.contains { $0 == openedRule }
+        }
     }
 
     /// Does a guard stand on both hooks of this interface? Asks `nft`, so it needs the right to.

@@ -32,6 +32,15 @@ enum SystemSettings {
         return UInt64(lines[1][column]) ?? 0
     }
 
+    /// What the kernel's IPsec counts in this network namespace, by its own names; empty where it counts nothing.
+    static func ipsecStatistics() -> [String: UInt64] {
+        let lines = (text("/proc/net/xfrm_stat") ?? "").split(separator: "\n").map {
+            $0.split(whereSeparator: \.isWhitespace)
+        }
+        return Dictionary(
+            lines.filter { $0.count == 2 }.map { (String($0[0]), UInt64($0[1]) ?? 0) }, uniquingKeysWith: { $1 })
+    }
+
     /// A small file; nil when it cannot be read.
     private static func text(_ path: String) -> String? {
         let descriptor = unsafe open(path, O_RDONLY | O_CLOEXEC)

@@ -38,6 +38,11 @@ public struct SAParameters: Sendable, Equatable {
     public var octetLimit: UInt64?
     /// The group's name, for status and logs.
     public var name: String
+    /// Nobody else ever sends with this SA: one replay window is enough, and vectors need not tell senders apart.
+    public var hasOneSender: Bool
+    /// How long it may live from now on; nil: until it is removed. Enforced by back ends in the kernel, where an SA
+    /// outlives a client that was killed.
+    public var lifetime: Duration?
 
     /// What the suite allows if that is less: whoever configured a limit, a sender keeps to it.
     var outboundOctetLimit: UInt64? {
@@ -50,7 +55,8 @@ public struct SAParameters: Sendable, Equatable {
 
     public init(
         key: SAKey, selector: TrafficSelector, suite: ESPSuite, cipherKey: Secret, authenticationKey: Secret?,
-        source: IPAddress?, senderID: UInt16, replayWindow: Int = 1_024, octetLimit: UInt64? = nil, name: String
+        source: IPAddress?, senderID: UInt16, replayWindow: Int = 1_024, octetLimit: UInt64? = nil, name: String,
+        hasOneSender: Bool = false, lifetime: Duration? = nil
     ) {
         self.key = key
         self.selector = selector
@@ -62,6 +68,8 @@ public struct SAParameters: Sendable, Equatable {
         self.replayWindow = replayWindow
         self.octetLimit = octetLimit
         self.name = name
+        self.hasOneSender = hasOneSender
+        self.lifetime = lifetime
     }
 }
 

@@ -157,9 +157,9 @@ public final class InboundSA {
     }
 
     /// The first two octets of the IV (RFC 6054), which the ICV covers with every suite that has an IV. A unicast SA
-    /// has one sender, whose IVs may look like anything.
+    /// has one sender, whose IVs may look like anything; so has a group that says so, and its sender may be a kernel.
     private func senderID(_ buffer: Span<UInt8>, _ packet: Range<Int>) -> UInt16 {
-        parameters.key.destination.isMulticast && parameters.suite.namesSenders
+        parameters.key.destination.isMulticast && parameters.suite.namesSenders && !parameters.hasOneSender
             ? buffer.u16(at: packet.lowerBound + ESPHeader.iv) : 0
     }
 

@@ -114,6 +114,7 @@ extension [RawPayload] {
 extension GroupSection {
     /// Flags of MEMBERSHIP.
     private static let senderIDPresent: UInt16 = 0x0001
+    private static let oneSender: UInt16 = 0x0002
 
     func payloads(limits: Limits) throws(FMKEError) -> [RawPayload] {
         try check()
@@ -137,12 +138,13 @@ extension GroupSection {
         let transaction = try reader.u64()
         let text = try reader.bytes(Int(reader.u8()))
         try reader.end()
-        guard flags & ~Self.senderIDPresent == 0 else { throw .unsupported }
+        guard flags & ~(Self.senderIDPresent | Self.oneSender) == 0 else { throw .unsupported }
         let isSender = flags & Self.senderIDPresent != 0
         guard isSender || senderID == 0, let name = String(validating: text, as: UTF8.self) else { throw .malformed }
         self.name = name
         membership = Membership(
-            memberIndex: memberIndex, senderID: isSender ? senderID : nil, sequence: sequence, transaction: transaction)
+            memberIndex: memberIndex, senderID: isSender ? senderID : nil, hasOneSender: flags & Self.oneSender != 0,
+            sequence: sequence, transaction: transaction)
 
         let associations = try SecurityAssociations(
             association: bodies[1], keys: bodies[2], carriesTimes: true, limits: limits)
@@ -159,7 +161,8 @@ extension GroupSection {
         writer.u32(group)
         writer.u32(membership.memberIndex)
         writer.u16(membership.senderID ?? 0)
-        writer.u16(membership.senderID == nil ? 0 : Self.senderIDPresent)
+        writer.u16(
+            (membership.senderID == nil ? 0 : Self.senderIDPresent) | (membership.hasOneSender ? Self.oneSender : 0))
         writer.u64(membership.sequence)
         writer.u64(membership.transaction)
         writer.u8(UInt8(text.count))

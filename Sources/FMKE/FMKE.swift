@@ -96,14 +96,19 @@ public struct Membership: Sendable, Hashable {
     public var memberIndex: UInt32
     /// Its number as a sender, first two octets of its GCM IVs (RFC 6054); nil for one that may not send.
     public var senderID: UInt16?
+    /// One member of the group sends and no other ever does, as long as this profile stands.
+    public var hasOneSender: Bool
     /// The highest PUSH sequence the GCKS had used when it wrote this: older ones are replays.
     public var sequence: UInt64
     /// The newest transaction this profile contains.
     public var transaction: UInt64
 
-    public init(memberIndex: UInt32, senderID: UInt16?, sequence: UInt64, transaction: UInt64) {
+    public init(
+        memberIndex: UInt32, senderID: UInt16?, hasOneSender: Bool = false, sequence: UInt64, transaction: UInt64
+    ) {
         self.memberIndex = memberIndex
         self.senderID = senderID
+        self.hasOneSender = hasOneSender
         self.sequence = sequence
         self.transaction = transaction
     }

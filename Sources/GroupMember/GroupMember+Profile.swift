@@ -245,7 +245,8 @@ extension GroupMember {
             key: key, selector: sa.selector, suite: sa.suite, cipherKey: sa.cipherKey,
             authenticationKey: sa.authenticationKey, source: isOutbound ? configuration.local.address : nil,
             senderID: isOutbound ? group.membership.senderID ?? 0 : 0,
-            octetLimit: isOutbound ? sa.lifetimeKilobytes.map { UInt64($0) * 1_024 } : nil, name: group.name)
+            octetLimit: isOutbound ? sa.lifetimeKilobytes.map { UInt64($0) * 1_024 } : nil, name: group.name,
+            hasOneSender: group.membership.hasOneSender, lifetime: .seconds(Int64(sa.lifetimeSeconds)))
     }
 
     /// Moves senders to SAs whose time has come and takes out those whose time is over.

@@ -255,7 +255,8 @@ extension KeyServer {
         var rekeySA = group.rekeySA
         rekeySA.lifetimeSeconds = UInt32(clamping: max(Int64((group.kekExpiresAt - now).inSeconds), 1))
         let membership = Membership(
-            memberIndex: member.index, senderID: member.senderID, sequence: group.sequence.last,
+            memberIndex: member.index, senderID: member.senderID,
+            hasOneSender: group.entry.members.count { $0.role.maySend } == 1, sequence: group.sequence.last,
             transaction: group.transaction)
         return GroupSection(
             group: group.entry.id, name: group.entry.name, membership: membership, rekeySA: rekeySA,

@@ -30,6 +30,14 @@ public struct ClientSettings: Sendable {
         case off
     }
 
+    /// What carries the packets.
+    public enum DataPlane: String, Sendable, Hashable, CaseIterable {
+        /// The client itself.
+        case userspace
+        /// The kernel's IPsec, by netlink or by PF_KEYv2.
+        case xfrm, pfkey
+    }
+
     /// How the client names itself in phase 1 (ID_FQDN): the name the key server's file gives it.
     public var name: String
     public var gcks: KeyServerAddress
@@ -39,7 +47,8 @@ public struct ClientSettings: Sendable {
     public var phase1: Phase1Settings
     public var satelliteInterface: String
     public var terrestrialInterface: String
-    /// The TUN interface, which the client makes.
+    public var dataPlane: DataPlane
+    /// The TUN or xfrm interface, which the client makes; PF_KEY needs none.
     public var tunnelInterface: String
     /// Of the satellite link, in octets.
     public var linkMTU: Int
@@ -54,7 +63,7 @@ public struct ClientSettings: Sendable {
     public static let defaultControlSocket = "/run/satipsec/satipsec.sock"
 
     static let keys = [
-        "name", "gcks", "address", "psk-file", "phase1", "satellite-interface", "terrestrial-interface",
+        "name", "gcks", "address", "psk-file", "phase1", "satellite-interface", "terrestrial-interface", "data-plane",
         "tunnel-interface", "link-mtu", "control-socket", "guard", "retry", "policy",
     ]
 
@@ -96,6 +105,7 @@ extension ClientSettings {
         if let address, let server { Self.check(address, against: server, top) }
         let satellite = top.required("satellite-interface", .interface)
         let terrestrial = top.required("terrestrial-interface", .interface)
+        let dataPlane = top.optional("data-plane", Scalar<DataPlane>.word, default: .userspace)
         let tunnel = top.optional("tunnel-interface", .interface, default: "tun0")
         Self.checkDistinct(satellite, terrestrial, tunnel, top)
         let mtu = top.optional("link-mtu", Scalar<Int>.integer(576...9_000), default: 1_500)
@@ -103,11 +113,17 @@ extension ClientSettings {
         let failClosedGuard = top.optional("guard", Scalar<Guard>.word, default: .required)
         let retry = Self.readRetry(top.mapping("retry", keys: ["first", "most"]))
         let policy = PolicyReader(top).rules()
+        if dataPlane != .userspace, !policy.isEmpty {
+            top.problems.add(
+                top.place(of: "policy"), "is not done by data-plane: \(dataPlane.rawValue)",
+                instead: "write data-plane: userspace, or leave policy out")
+        }
         guard let name, let server, let key, let satellite, let terrestrial, let socket else { return nil }
         self.init(
             name: name, gcks: server, address: address, preSharedKey: key, phase1: phase1,
-            satelliteInterface: satellite, terrestrialInterface: terrestrial, tunnelInterface: tunnel, linkMTU: mtu,
-            controlSocket: socket, failClosedGuard: failClosedGuard, retry: retry, policy: policy)
+            satelliteInterface: satellite, terrestrialInterface: terrestrial, dataPlane: dataPlane,
+            tunnelInterface: tunnel, linkMTU: mtu, controlSocket: socket, failClosedGuard: failClosedGuard,
+            retry: retry, policy: policy)
     }
 
     private static func readServer(_ reader: MappingReader?) -> KeyServerAddress? {

@@ -87,8 +87,11 @@ struct SAAnswer: Encodable {
     /// nil once the engine has let go of it.
     var expiresInSeconds: Double?
     var lastUsedSeconds: Double?
+    /// What carries it: `userspace`, `xfrm`, `pfkey`.
+    var backend: String
 
-    init(_ status: SAStatus, of member: MemberSnapshot, now: Instant) {
+    init(_ status: SAStatus, of member: MemberSnapshot, backend: String, now: Instant) {
+        self.backend = backend
         group = status.name
         spi = spiText(status.key.spi)
         direction = status.direction.rawValue

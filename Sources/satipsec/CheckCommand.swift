@@ -18,7 +18,8 @@ struct CheckCommand: ParsableCommand {
         ok: \(settings.name), key server \(settings.gcks.identity) at \(settings.gcks.address), \
         port \(settings.gcks.port); satellite \(settings.satelliteInterface), \
         terrestrial \(settings.terrestrialInterface), tunnel \(settings.tunnelInterface); \
-        guard \(settings.failClosedGuard.rawValue)
+        guard \(settings.failClosedGuard.rawValue)\(settings.dataPlane == .userspace ? "" : "; data plane ")\
+        \(settings.dataPlane == .userspace ? "" : settings.dataPlane.rawValue)
 
         """
     }

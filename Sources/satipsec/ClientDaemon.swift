@@ -71,9 +71,7 @@ final class ClientDaemon {
         control = try ControlServer(loop: loop, path: settings.controlSocket, limits: Limits()) {
             [unowned self] request, reply in handle(request, reply)
         }
-        startedBackend = try UserspaceBackend(configuration: dataPlane, loop: loop, random: SystemRandom()) {
-            [unowned self] in logger.report($0)
-        }
+        startedBackend = try makeBackend()
         defer { backend.stop() }
         try openSocket(settings.gcks.port)
         try openSocket(settings.gcks.natPort)
@@ -96,12 +94,31 @@ final class ClientDaemon {
             metadata: [
                 "name": "\(settings.name)", "address": "\(local)", "gcks": "\(settings.gcks.address)",
                 "satellite": "\(settings.satelliteInterface)", "terrestrial": "\(settings.terrestrialInterface)",
-                "guard": "\(settings.failClosedGuard.rawValue)",
+                "guard": "\(settings.failClosedGuard.rawValue)", "data_plane": "\(settings.dataPlane.rawValue)",
             ])
         member.start(now: loop.now)
         pump()
         try loop.run()
         control?.close()
+    }
+
+    private func makeBackend() throws -> any SABackend {
+        let interface: KernelBackend.Interface
+        switch settings.dataPlane {
+        case .userspace:
+            return try UserspaceBackend(configuration: dataPlane, loop: loop, random: SystemRandom()) {
+                [unowned self] in logger.report($0)
+            }
+        case .xfrm: interface = .xfrm
+        case .pfkey: interface = .pfkey
+        }
+        let backend = try KernelBackend(interface, configuration: dataPlane, loop: loop)
+        backend.onExpiry = { [unowned self] key, isHard in
+            logger.warning("sa.limit", metadata: ["spi": "\(spiText(key.spi))", "reached": "\(isHard)"])
+            member.wearsOut(key, now: loop.now)
+            pump()
+        }
+        return backend
     }
 
     private func openSocket(_ port: UInt16) throws {
@@ -239,7 +256,9 @@ final class ClientDaemon {
         case ("GET", "/v1/status"):
             let requiresGuard = settings.failClosedGuard == .required
             reply.send(StatusAnswer(snapshot, backend.status(), requiresGuard: requiresGuard))
-        case ("GET", "/v1/sas"): reply.send(backend.snapshot().map { SAAnswer($0, of: snapshot, now: loop.now) })
+        case ("GET", "/v1/sas"):
+            let name = settings.dataPlane.rawValue
+            reply.send(backend.snapshot().map { SAAnswer($0, of: snapshot, backend: name, now: loop.now) })
         default: reply.send(status: 404, error: "there is no \(request.method) \(request.path)")
         }
     }

@@ -28,6 +28,7 @@ enum ClientView {
         }
         if member["lastFailure"] != .null { text += line("last failure", member["lastFailure"].text) }
         text += line("guard", plane["isGuarded"] == .null ? "not looked for" : plane["isGuarded"].text)
+        text += line("data plane", plane["backend"].text)
         text += line(
             "packets",
             "\(plane["packetsToSatellite"].text) to the satellite, \(plane["packetsFromSatellite"].text) from it")
@@ -40,7 +41,8 @@ enum ClientView {
     static func sas(_ value: JSONValue) -> String {
         var table = TextTable([
             "GROUP": .left, "SPI": .left, "DIRECTION": .left, "ACTIVE": .left, "SUITE": .left, "EXPIRES": .right,
-            "PACKETS": .right, "OCTETS": .right, "DROPS": .right, "USED": .right, "FLOW": .left,
+            "PACKETS": .right, "OCTETS": .right, "DROPS": .right, "USED": .right, "BY": .left,
+            "FLOW": .left,
         ])
         for sa in value.elements {
             let drops = sa["drops"].members.reduce(Int64(0)) { sum, drop in
@@ -51,7 +53,7 @@ enum ClientView {
                 sa["group"].text, sa["spi"].text, sa["direction"].text, sa["isActive"].text, sa["suite"].text,
                 span(sa["expiresInSeconds"]), sa["packets"].text,
                 sa["octets"].number.map { Readable.size(octets: $0) } ?? "-", "\(drops)",
-                span(sa["lastUsedSeconds"]), sa["flow"].text,
+                span(sa["lastUsedSeconds"]), sa["backend"].text, sa["flow"].text,
             ])
         }
         return table.text

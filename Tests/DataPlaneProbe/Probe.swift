@@ -12,18 +12,21 @@ import Glibc
 ///
 ///     inbound SPI OUTER-DESTINATION SUITE INNER-SOURCE INNER-DESTINATION
 ///     outbound SPI OUTER-DESTINATION SUITE INNER-SOURCE INNER-DESTINATION
+///         (both with `limit=OCTETS`, `life=SECONDS`, `window=PACKETS` behind, in any order)
 ///     activate | remove-inbound | remove-outbound SPI OUTER-DESTINATION
 ///     remove-all
-///     status
+///     status | sas
 ///     stop
 ///
 /// Keys are made from the SPI, so that two probes agree: no secret worth the name.
 final class Probe {
     private let loop: EventLoop
-    private let backend: UserspaceBackend
+    private let backend: any SABackend
+    private let hasOneSender: Bool
     private let senderID: UInt16
     private var input: [UInt8] = []
     private var watch: FileWatch?
+    private var expired: [String] = []
 
     static func main() {
         do {
@@ -32,7 +35,7 @@ final class Probe {
                 say(
                     FailClosedGuard.ruleset(
                         interface: values["interface"] ?? "sat0", policy: try Self.policy(values["policy"] ?? ""),
-                        terrestrialInterface: values["terrestrial"]))
+                        terrestrialInterface: values["terrestrial"], admitsOpened: values["backend"] == "pfkey"))
                 return
             }
             if let suite = values["suite"].flatMap({ ESPSuite(rawValue: $0) }) {
@@ -68,7 +71,14 @@ final class Probe {
             remoteNetworks: (values["remote"] ?? "").split(separator: ",").compactMap { IPPrefix($0) },
             requiresGuard: values["unguarded"] == nil)
         configuration.rules = try Self.policy(values["policy"] ?? "")
-        backend = try UserspaceBackend(configuration: configuration, loop: loop, random: SystemRandom())
+        hasOneSender = values["one-sender"] != nil
+        if let interface = values["backend"].flatMap({ KernelBackend.Interface(rawValue: $0) }) {
+            let kernel = try KernelBackend(interface, configuration: configuration, loop: loop)
+            backend = kernel
+            kernel.onExpiry = { [unowned self] key, isHard in expired.append("\(key.spi)-\(isHard ? "hard" : "soft")") }
+        } else {
+            backend = try UserspaceBackend(configuration: configuration, loop: loop, random: SystemRandom())
+        }
         watch = loop.watch(readable: 0) { [unowned self] in self.readInput() }
         loop.onSignal(SIGTERM) { [unowned self] in self.stop() }
     }
@@ -112,15 +122,16 @@ final class Probe {
 
     private func answer(_ words: [String]) throws -> String {
         switch words.first {
-        case "inbound": try backend.apply(.addInbound(Self.parameters(words, source: nil, senderID: 0)))
+        case "inbound": try backend.apply(.addInbound(Self.parameters(words, source: nil, senderID: 0, hasOneSender: hasOneSender)))
         case "outbound":
             let source = backend.status().satelliteAddress
-            try backend.apply(.addOutbound(Self.parameters(words, source: source, senderID: senderID)))
+            try backend.apply(.addOutbound(Self.parameters(words, source: source, senderID: senderID, hasOneSender: hasOneSender)))
         case "activate": try backend.apply(.activateOutbound(Self.key(words)))
         case "remove-inbound": try backend.apply(.removeInbound(Self.key(words)))
         case "remove-outbound": try backend.apply(.removeOutbound(Self.key(words)))
         case "remove-all": try backend.apply(.removeAll)
         case "status": return report()
+        case "sas": return (["sas=\(backend.snapshot().count)"] + associations).joined(separator: " ")
         case "stop": stop()
         default: throw Unknown()
         }
@@ -134,9 +145,11 @@ final class Probe {
         return SAKey(spi: spi, destination: destination)
     }
 
-    private static func parameters(_ words: [String], source: IPAddress?, senderID: UInt16) throws -> SAParameters {
+    private static func parameters(_ words: [String], source: IPAddress?, senderID: UInt16, hasOneSender: Bool = false
+    ) throws -> SAParameters {
         let key = try key(words)
-        guard words.count == 6, let suite = ESPSuite(rawValue: words[3]), let from = IPPrefix(words[4]),
+        let more = Self.values(Array(words.dropFirst(6)))
+        guard words.count >= 6, let suite = ESPSuite(rawValue: words[3]), let from = IPPrefix(words[4]),
             let to = IPPrefix(words[5])
         else { throw Unknown() }
         func secret(_ count: Int, _ salt: UInt64) -> Secret {
@@ -146,7 +159,9 @@ final class Probe {
             key: key, selector: TrafficSelector(source: from, destination: to), suite: suite,
             cipherKey: secret(suite.cipherKeySize, 1),
             authenticationKey: suite.isAEAD ? nil : secret(suite.authenticationKeySize, 2), source: source,
-            senderID: senderID, name: "probe")
+            senderID: senderID, replayWindow: more["window"].flatMap { Int($0) } ?? 1_024,
+            octetLimit: more["limit"].flatMap { UInt64($0) }, name: "probe", hasOneSender: hasOneSender,
+            lifetime: more["life"].flatMap { Int64($0) }.map { .seconds($0) })
     }
 
     /// All on one line, `name=value` each.
@@ -160,11 +175,21 @@ final class Probe {
             "kernel=\(status.kernelPackets)", "fragmentation-failures=\(status.fragmentationFailures)",
             "warnings=\(status.warnings.count)",
         ]
-        for sa in backend.snapshot() {
-            fields.append("\(sa.direction)-\(sa.key.spi)=\(sa.counters.packets)\(sa.isActive ? "" : "-idle")")
-        }
+        fields += associations
+        fields += expired.map { "expired-\($0)=yes" }
         fields += status.drops.map { "drop-\($0.key)=\($0.value)" }.sorted()
         return fields.joined(separator: " ")
+    }
+
+    private var associations: [String] {
+        var fields: [String] = []
+        for sa in backend.snapshot() {
+            fields.append("\(sa.direction)-\(sa.key.spi)=\(sa.counters.packets)\(sa.isActive ? "" : "-idle")")
+            fields.append("octets-\(sa.key.spi)-\(sa.direction)=\(sa.counters.octets)")
+            fields.append("sequence-\(sa.key.spi)-\(sa.direction)=\(sa.counters.sequence)")
+            fields.append("used-\(sa.key.spi)-\(sa.direction)=\(sa.counters.lastUsed == nil ? "no" : "yes")")
+        }
+        return fields
     }
 }
 

@@ -266,6 +266,23 @@ struct FormatCase: Sendable {
         #expect(try receiver.open(sender.seal(inner()), from: .v4(10, 9, 9, 9)) == inner(), "an address may change")
     }
 
+    // The vectors of a kernel that sends look like anything; a group with one sender says so
+    @Test func oneSenderHasOneWindowWhateverItsVectors() throws {
+        var alone = parameters(.aes128sha1)
+        alone.hasOneSender = true
+        let receiver = try InboundSA(alone)
+        for number in UInt16(1)...200 {
+            let last = UInt64(number) - 1
+            let sender = try OutboundSA(
+                parameters(.aes128sha1, senderID: number), random: SeededRandom(seed: UInt64(number)),
+                lastSequence: last)
+            let sealed = try sender.seal(inner())
+            #expect(try receiver.open(sealed) == inner())
+            #expect(drop { () throws(PacketDrop) in try receiver.open(sealed) } == .replay)
+        }
+        #expect(receiver.senderCount == 1)
+    }
+
     // Several senders of one group SA, each with numbers of its own from 1
     @Test func eachSenderHasAWindow() throws {
         let limits = Limits()

@@ -308,7 +308,7 @@ import Testing
             fields[path + "name"] = section.name
             fields[path + "member-index"] = String(member.memberIndex)
             fields[path + "sender-id"] = String(member.senderID ?? 0)
-            fields[path + "flags"] = member.senderID == nil ? "0" : "1"
+            fields[path + "flags"] = String((member.senderID == nil ? 0 : 1) + (member.hasOneSender ? 2 : 0))
             fields[path + "sequence"] = String(member.sequence)
             fields[path + "transaction"] = String(member.transaction)
             fields.merge(associations(section.rekeySA, section.dataSAs, number)) { $1 }

@@ -94,7 +94,7 @@ struct Samples {
         GroupSection(
             group: u32(), name: pick(["", "news", "Straße 7 ☂", String(repeating: "n", count: 64)]),
             membership: Membership(
-                memberIndex: u32(), senderID: chance() ? nil : u16(), sequence: random.next(),
+                memberIndex: u32(), senderID: chance() ? nil : u16(), hasOneSender: chance(), sequence: random.next(),
                 transaction: random.next()),
             rekeySA: rekeySA(), dataSAs: (0..<random.number(below: 4)).map { _ in dataSA(withTimes: true) })
     }

@@ -212,8 +212,8 @@ extension GoldenCases {
                 """,
             says: """
                 satipsec.yaml:2:1: groups: is not a known key; known here are name, gcks, address, psk-file, \
-                phase1, satellite-interface, terrestrial-interface, tunnel-interface, link-mtu, control-socket, \
-                guard, retry, policy
+                phase1, satellite-interface, terrestrial-interface, data-plane, tunnel-interface, link-mtu, \
+                control-socket, guard, retry, policy
                 """),
     ]
 }

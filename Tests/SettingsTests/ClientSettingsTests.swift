@@ -42,6 +42,7 @@ import Testing
             phase1: {suites: [blowfish128-sha1-modp1536], lifetime: 1h, dead-peer-interval: 10s, legacy: true}
             satellite-interface: sat0
             terrestrial-interface: lan0
+            data-plane: xfrm
             tunnel-interface: tun7
             link-mtu: 1400
             control-socket: /run/site1.sock
@@ -61,6 +62,7 @@ import Testing
         #expect(settings.phase1.deadPeerInterval == .seconds(10))
         #expect(settings.satelliteInterface == "sat0")
         #expect(settings.terrestrialInterface == "lan0")
+        #expect(settings.dataPlane == .xfrm)
         #expect(settings.tunnelInterface == "tun7")
         #expect(settings.linkMTU == 1_400)
         #expect(settings.controlSocket == "/run/site1.sock")
@@ -75,6 +77,7 @@ import Testing
         #expect(settings.address == nil)
         #expect(settings.phase1.suites == [.standard])
         #expect(settings.policy.isEmpty)
+        #expect(settings.dataPlane == .userspace)
         #expect(settings.tunnelInterface == "tun0")
         #expect(settings.linkMTU == 1_500)
         #expect(settings.controlSocket == "/run/satipsec/satipsec.sock")

@@ -19,7 +19,7 @@ import Testing
               "suite": "aes256-sha256-ecp256", "roundTripMilliseconds": 612, "registeredSeconds": 61,
               "groups": [{"name": "news", "role": "receiver", "isCurrent": true, "epoch": 3, "transaction": 42,
                  "kekExpiresInSeconds": 7200}], "lastFailure": "no answer"},
-             "dataPlane": {"isGuarded": true, "packetsToSatellite": 5, "packetsFromSatellite": 7,
+             "dataPlane": {"backend": "xfrm", "isGuarded": true, "packetsToSatellite": 5, "packetsFromSatellite": 7,
                "drops": {"replay": 2, "unknownSPI": 1}, "warnings": ["the link is slow"]}}
             """)
         #expect(
@@ -31,6 +31,7 @@ import Testing
                 group news:    receiver, current, epoch 3, transaction 42, KEK expires in 2h00m
                 last failure:  no answer
                 guard:         yes
+                data plane:    xfrm
                 packets:       5 to the satellite, 7 from it
                 drops:         replay 2, unknownSPI 1
                 warning:       the link is slow
@@ -45,13 +46,13 @@ import Testing
             """
             [{"group": "news", "spi": "0x1234abcd", "direction": "inbound", "isActive": true, "suite": "aes256-gcm",
               "packets": 12, "octets": 15000, "drops": {"replay": 2, "malformed": 1}, "expiresInSeconds": 3000,
-              "lastUsedSeconds": 0.02, "flow": "0.0.0.0/0 -> 239.1.1.1/32"}]
+              "lastUsedSeconds": 0.02, "backend": "userspace", "flow": "0.0.0.0/0 -> 239.1.1.1/32"}]
             """)
         let row = ClientView.sas(value).split(separator: "\n").last.map { $0.split(separator: " ").map(String.init) }
         #expect(
             row == [
                 "news", "0x1234abcd", "inbound", "yes", "aes256-gcm", "50m00s", "12", "14.6KiB", "3", "20ms",
-                "0.0.0.0/0", "->", "239.1.1.1/32",
+                "userspace", "0.0.0.0/0", "->", "239.1.1.1/32",
             ])
     }
 }

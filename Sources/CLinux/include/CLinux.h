@@ -6,6 +6,7 @@
 #define SATIPSEC_CLINUX_H
 #include <stdint.h>
 #include "CLinux_emulator.h"
+#include "CLinux_kernel.h"
 
 /* Wipes memory in a way the compiler may not remove. */
 void clinux_wipe(void *bytes, unsigned long count);

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Cryptography
+
+/// Octets of a message to the kernel, or from it, in the machine's own order: netlink and PF_KEY are no wire formats.
+///
+/// What goes into an SA's message is its keys, so a message is wiped when it is done with. It has room enough from the
+/// start, so that growing leaves no copy behind.
+struct KernelMessage {
+    private(set) var octets: [UInt8] = []
+
+    /// An SA with the largest keys and replay window, and its attributes.
+    private static let room = 4_096
+
+    init() { octets.reserveCapacity(Self.room) }
+
+    /// A number, or one of the kernel's structures, which hold no references.
+    mutating func append<Value>(_ value: Value) {
+        unsafe withUnsafeBytes(of: value) { unsafe octets.append(contentsOf: $0) }
+    }
+
+    mutating func append(_ secret: Secret) {
+        unsafe secret.withOctets { unsafe octets.append(contentsOf: $0) }
+    }
+
+    mutating func append(octets more: some Collection<UInt8>) { octets.append(contentsOf: more) }
+
+    /// Zeros up to the next multiple.
+    mutating func pad(to multiple: Int) {
+        while !octets.count.isMultiple(of: multiple) { octets.append(0) }
+    }
+
+    /// Puts a value over what stands there.
+    mutating func store<Value>(_ value: Value, at offset: Int) {
+        precondition(offset >= 0 && offset + MemoryLayout<Value>.size <= octets.count, "it was reserved before")
+        unsafe octets.withUnsafeMutableBytes { unsafe $0.storeBytes(of: value, toByteOffset: offset, as: Value.self) }
+    }
+
+    mutating func wipe() { Cryptography.wipe(&octets) }
+}
+
+extension ArraySlice<UInt8> {
+    /// A value so many octets from the slice's start; nil when it does not lie inside.
+    func value<Value>(at offset: Int, as type: Value.Type = Value.self) -> Value? {
+        guard offset >= 0, offset <= count, MemoryLayout<Value>.size <= count - offset else { return nil }
+        return unsafe withUnsafeBytes { unsafe $0.loadUnaligned(fromByteOffset: offset, as: Value.self) }
+    }
+}
