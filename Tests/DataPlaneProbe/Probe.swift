@@ -122,10 +122,12 @@ final class Probe {
 
     private func answer(_ words: [String]) throws -> String {
         switch words.first {
-        case "inbound": try backend.apply(.addInbound(Self.parameters(words, source: nil, senderID: 0, hasOneSender: hasOneSender)))
+        case "inbound":
+            try backend.apply(.addInbound(Self.parameters(words, source: nil, senderID: 0, hasOneSender: hasOneSender)))
         case "outbound":
             let source = backend.status().satelliteAddress
-            try backend.apply(.addOutbound(Self.parameters(words, source: source, senderID: senderID, hasOneSender: hasOneSender)))
+            try backend.apply(
+                .addOutbound(Self.parameters(words, source: source, senderID: senderID, hasOneSender: hasOneSender)))
         case "activate": try backend.apply(.activateOutbound(Self.key(words)))
         case "remove-inbound": try backend.apply(.removeInbound(Self.key(words)))
         case "remove-outbound": try backend.apply(.removeOutbound(Self.key(words)))
@@ -145,7 +147,8 @@ final class Probe {
         return SAKey(spi: spi, destination: destination)
     }
 
-    private static func parameters(_ words: [String], source: IPAddress?, senderID: UInt16, hasOneSender: Bool = false
+    private static func parameters(
+        _ words: [String], source: IPAddress?, senderID: UInt16, hasOneSender: Bool = false
     ) throws -> SAParameters {
         let key = try key(words)
         let more = Self.values(Array(words.dropFirst(6)))
