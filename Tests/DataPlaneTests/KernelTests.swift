@@ -51,7 +51,7 @@ import Testing
     }
 
     @Test func theGuardLetsInWhatWasOpenedOnlyWhenTold() {
-        #expect(!FailClosedGuard.ruleset(interface: "sat0").contains("ipsec"))
+        #expect(!FailClosedGuard.ruleset(interface: "sat0").contains("meta ipsec"))
         let rules = FailClosedGuard.ruleset(interface: "sat0", admitsOpened: true)
         #expect(rules.split(separator: "\n").count { $0.contains("meta ipsec exists accept") } == 1)
         #expect(FailClosedGuard.problem(interface: "sat0", listing: rules) == nil)

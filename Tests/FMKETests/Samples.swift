@@ -91,10 +91,12 @@ struct Samples {
     }
 
     func section() -> GroupSection {
-        GroupSection(
-            group: u32(), name: pick(["", "news", "Straße 7 ☂", String(repeating: "n", count: 64)]),
+        let group = u32()
+        return GroupSection(
+            group: group, name: pick(["", "news", "Straße 7 ☂", String(repeating: "n", count: 64)]),
             membership: Membership(
-                memberIndex: u32(), senderID: chance() ? nil : u16(), hasOneSender: chance(), sequence: random.next(),
+                memberIndex: u32(), senderID: chance() ? nil : u16(), hasOneSender: group.isMultiple(of: 2),
+                sequence: random.next(),
                 transaction: random.next()),
             rekeySA: rekeySA(), dataSAs: (0..<random.number(below: 4)).map { _ in dataSA(withTimes: true) })
     }

@@ -374,7 +374,7 @@ def do_configure(request, fields):
         elif payload == 134:
             body.number(4, "group"), body.number(4, "member-index")
             sender, flags = body.number(2, "sender-id"), body.number(2, "flags")
-            need(flags in (0, 1) and (flags or not sender), "flags")
+            need(flags in (0, 1, 2, 3) and (flags & 1 or not sender), "flags")
             body.number(8, "sequence"), body.number(8, "transaction")
             size = body.number(1, "name-length")
             need(size <= 64, "name")
