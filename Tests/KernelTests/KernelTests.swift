@@ -9,7 +9,7 @@ import Testing
     @Test func userspaceOpensWhatXFRMSealed() { expect("xfrm-to-userspace", checks: 12) }
     @Test func xfrmOpensWhatUserspaceSealed() { expect("userspace-to-xfrm", checks: 12) }
     @Test func xfrmOpensWhatXFRMSealed() { expect("xfrm-to-xfrm", checks: 12) }
-    @Test func userspaceOpensWhatUserspaceSealed() { expect("userspace-to-userspace", checks: 4) }
+    @Test func userspaceOpensWhatUserspaceSealed() { expect("userspace-to-userspace", checks: 8) }
     @Test func anXFRMRollOverLosesNothing() { expect("xfrm-roll-over", checks: 3) }
     @Test func xfrmLeaksNothing() { expect("xfrm-leaks-nothing", checks: 9) }
     @Test func afterAKillXFRMLeaksNothingAndStartsClean() { expect("xfrm-killed", checks: 8) }
@@ -31,7 +31,7 @@ import Testing
 
     // Both
     @Test func underTheGuardBothCarryPackets() { expect("guarded", checks: 5) }
-    @Test func theDaemonsRunOnXFRM() { expect("daemons", checks: 11) }
+    @Test func theDaemonsRunOnXFRM() { expect("daemons", checks: 12) }
 
     private func expect(_ name: String, checks: Int, at location: SourceLocation = #_sourceLocation) {
         let run = KernelRun.shared
