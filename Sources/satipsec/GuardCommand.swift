@@ -37,7 +37,8 @@ struct GuardCommand: ParsableCommand {
                     interface: settings.satelliteInterface,
                     // Groups' control channels are on the GCKS's port too.
                     ports: [settings.gcks.port, settings.gcks.natPort], policy: settings.policy,
-                    terrestrialInterface: satelliteOnly ? nil : settings.terrestrialInterface))
+                    terrestrialInterface: satelliteOnly ? nil : settings.terrestrialInterface,
+                    clampedTunnel: settings.segmentClamp == .on ? settings.tunnelInterface : nil))
             return
         }
         if let problem = FailClosedGuard.problem(interface: settings.satelliteInterface) {

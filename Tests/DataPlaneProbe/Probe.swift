@@ -32,7 +32,7 @@ final class Probe {
                 say(
                     FailClosedGuard.ruleset(
                         interface: values["interface"] ?? "sat0", policy: try Self.policy(values["policy"] ?? ""),
-                        terrestrialInterface: values["terrestrial"]))
+                        terrestrialInterface: values["terrestrial"], clampedTunnel: values["clamp"]))
                 return
             }
             if let suite = values["suite"].flatMap({ ESPSuite(rawValue: $0) }) {
@@ -65,9 +65,11 @@ final class Probe {
         var configuration = DataPlaneConfiguration(
             satelliteInterface: values["satellite"] ?? "sat0", terrestrialInterface: values["terrestrial"] ?? "lan0",
             tunnelInterface: values["tunnel"] ?? "tun0",
+            mtu: values["mtu"].flatMap { Int($0) },
             remoteNetworks: (values["remote"] ?? "").split(separator: ",").compactMap { IPPrefix($0) },
             requiresGuard: values["unguarded"] == nil)
         configuration.rules = try Self.policy(values["policy"] ?? "")
+        configuration.outerDSCP = values["dscp"].flatMap { UInt8($0) }
         backend = try UserspaceBackend(configuration: configuration, loop: loop, random: SystemRandom())
         watch = loop.watch(readable: 0) { [unowned self] in self.readInput() }
         loop.onSignal(SIGTERM) { [unowned self] in self.stop() }
@@ -114,8 +116,10 @@ final class Probe {
         switch words.first {
         case "inbound": try backend.apply(.addInbound(Self.parameters(words, source: nil, senderID: 0)))
         case "outbound":
-            let source = backend.status().satelliteAddress
-            try backend.apply(.addOutbound(Self.parameters(words, source: source, senderID: senderID)))
+            let key = try Self.key(words)
+            let own = backend.status().satelliteAddresses.first { $0.isV4 == key.destination.isV4 }
+            try backend.apply(
+                .addOutbound(Self.parameters(words, source: own ?? key.destination, senderID: senderID)))
         case "activate": try backend.apply(.activateOutbound(Self.key(words)))
         case "remove-inbound": try backend.apply(.removeInbound(Self.key(words)))
         case "remove-outbound": try backend.apply(.removeOutbound(Self.key(words)))
@@ -153,13 +157,15 @@ final class Probe {
     private func report() -> String {
         let status = backend.status()
         var fields = [
-            "mtu=\(status.mtu)", "address=\(status.satelliteAddress.map(\.description) ?? "none")",
+            "mtu=\(status.mtu)", "mtu-v6=\(status.mtuV6 ?? 0)",
+            "addresses=\(status.satelliteAddresses.map(\.description).joined(separator: ","))",
             "guarded=\(status.isGuarded.map { $0 ? "yes" : "no" } ?? "unknown")",
             "from-tunnel=\(status.packetsFromTunnel)", "to-tunnel=\(status.packetsToTunnel)",
             "to-satellite=\(status.packetsToSatellite)", "from-satellite=\(status.packetsFromSatellite)",
             "kernel=\(status.kernelPackets)", "fragmentation-failures=\(status.fragmentationFailures)",
             "warnings=\(status.warnings.count)",
         ]
+        fields += status.pathMTUs.map { "path-\($0.key)=\($0.value)" }.sorted()
         for sa in backend.snapshot() {
             fields.append("\(sa.direction)-\(sa.key.spi)=\(sa.counters.packets)\(sa.isActive ? "" : "-idle")")
         }

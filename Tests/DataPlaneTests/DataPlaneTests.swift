@@ -22,12 +22,14 @@ private func parameters(_ spi: UInt32, to outer: IPAddress, from: IPPrefix = .al
         #expect(DataPlaneConfiguration.tunnelMTU(linkMTU: 1_500, suites: [.aes256gcm]) == 1_446)
         #expect(DataPlaneConfiguration.tunnelMTU(linkMTU: 1_500, suites: [.aes128sha1, .aes256gcm]) == 1_438)
         #expect(DataPlaneConfiguration.tunnelMTU(linkMTU: 1_500, suites: []) == 1_446, "of the default suite")
+        #expect(DataPlaneConfiguration.tunnelMTU(linkMTU: 1_500, suites: [.aes256gcm], overV4: false) == 1_426)
         for link in stride(from: 576, through: 9_000, by: 7) {
-            for suite in ESPSuite.allCases {
-                let inner = DataPlaneConfiguration.tunnelMTU(linkMTU: link, suites: [suite])
-                #expect(suite.sealedSize(inner: inner) + 20 <= link)
-                #expect(suite.sealedSize(inner: inner + 1) + 20 > link)
-                #expect(suite.sealedSize(inner: inner) - inner + 20 <= PacketPump.largestOverhead)
+            for (suite, isV4) in ESPSuite.allCases.flatMap({ [($0, true), ($0, false)] }) {
+                let header = isV4 ? 20 : 40
+                let inner = DataPlaneConfiguration.tunnelMTU(linkMTU: link, suites: [suite], overV4: isV4)
+                #expect(suite.sealedSize(inner: inner) + header <= link)
+                #expect(suite.sealedSize(inner: inner + 1) + header > link)
+                #expect(suite.sealedSize(inner: inner) - inner + header <= PacketPump.largestOverhead)
             }
             let inner = DataPlaneConfiguration.tunnelMTU(linkMTU: link, suites: ESPSuite.allCases)
             #expect(ESPSuite.allCases.allSatisfy { $0.sealedSize(inner: inner) + 20 <= link })
@@ -121,6 +123,7 @@ private func parameters(_ spi: UInt32, to outer: IPAddress, from: IPPrefix = .al
     @Test func portsAndInterfacesStandInTheRuleset() {
         let plain = FailClosedGuard.ruleset(interface: "sat0", ports: [1_848, 848, 848])
         #expect(plain.contains("udp dport { 848, 1848 } accept"))
+        #expect(!plain.contains("58 }"), "of ICMPv6 only what no router forwards")
         #expect(!plain.contains("frag-off"))
         let both = FailClosedGuard.ruleset(interface: "sat0", terrestrialInterface: "lan\"0\n")
         #expect(both.contains("udp dport { 500, 848, 4500 } accept"))
