@@ -36,6 +36,31 @@ private func parameters(_ spi: UInt32, to outer: IPAddress, from: IPPrefix = .al
         }
     }
 
+    @Test func theTunnelFollowsItsAssociations() throws {
+        let (v4, v6) = (IPAddress.v4(239, 1, 1, 1), try #require(IPAddress("ff15::1")))
+        var mtu = TunnelMTU(linkMTU: 1_500, carriesIPv6: true, fixed: nil)
+        #expect(mtu.device == 1_446 && mtu.v6 == 1_426, "of the default suite")
+        mtu.insert(parameters(1, to: v4))
+        mtu.insert(parameters(2, to: v6, from: .allV6))
+        #expect(mtu.device == 1_446 && mtu.v6 == 1_426)
+        // IPv4 in IPv6: the larger outer header counts for it, and IPv6 gets no more than the interface takes.
+        let peer = try #require(IPAddress("2001:db8::2"))
+        let site = try #require(IPPrefix("192.168.2.0/24"))
+        mtu.insert(parameters(3, to: peer, into: site))
+        #expect(mtu.device == 1_426 && mtu.v6 == 1_426)
+        mtu.remove(SAKey(spi: 3, destination: peer))
+        #expect(mtu.device == 1_446)
+        mtu.remove(SAKey(spi: 1, destination: v4))
+        mtu.remove(SAKey(spi: 2, destination: v6))
+        mtu.removeAll()
+        #expect(mtu.device == 1_446 && mtu.v6 == 1_426, "without any it stays")
+        #expect(TunnelMTU(linkMTU: 1_500, carriesIPv6: false, fixed: nil).v6 == nil)
+        let small = TunnelMTU(linkMTU: 1_280, carriesIPv6: true, fixed: nil)
+        #expect(small.device == 1_280 && small.v6 == 1_280, "the least for IPv6, at the price of fragments")
+        let fixed = TunnelMTU(linkMTU: 1_500, carriesIPv6: true, fixed: 1_600)
+        #expect(fixed.device == 1_600 && fixed.v6 == 1_600)
+    }
+
     @Test func errorsTellTheOperatorWhatToDo() {
         #expect(DataPlaneError.reversePathFilter(1).description.contains("Set it to 0"))
         let missing = DataPlaneError.unguarded(interface: "sat0", reason: "no table").description

@@ -172,6 +172,7 @@ is "both ways: B to A" srv.log count 100
 is "both ways: B to A, from rcv only" srv.log sources fd02::10
 is "IPv4 at the same time" rcv4.log count 100
 no_clear "both ways: nothing in clear" both.log
+check "IPv4: no packet to a group says don't fragment" equals "$(total both.log df)" ""
 check "both ways: no packet goes round" \
     equals "$(total both.log "esp fd10::1>$two_way spi=201")/$(total both.log "esp fd10::2>$two_way spi=201")" 100/100
 
@@ -250,6 +251,14 @@ for one in "401 192.168.2.10 10.0.0.1>10.0.0.2" "402 fd02::10 10.0.0.1>10.0.0.2"
     check "unicast to $inner: by its SA" equals "$(total unicast.log "esp $outer spi=$spi")" 20
     no_clear "unicast to $inner: nothing in clear" unicast.log
 done
+
+sniff df.log
+hear rcv.log rcv --interface eth0 --count 20
+tool srv send --to 192.168.2.10 --count 10 --df >/dev/null
+tool srv send --to 192.168.2.10 --count 10 >/dev/null
+heard rcv.log
+unsniff
+check "to a peer DF is outside as it is inside" equals "$(total df.log df)" 10
 
 # --- 9. Congestion marks on the way ---------------------------------------------------------------------------------
 within gwB nft -f - <<'RULES'

@@ -167,6 +167,8 @@ def sniff(options):
         leaks += MARKER in frame
         if frame[12:14] == b"\x08\0" and frame[23] == 50 and frame[15]:
             seen["tos %d" % frame[15]] += 1
+        if frame[12:14] == b"\x08\0" and frame[23] == 50 and frame[20] & 0x40:
+            seen["df"] += 1
         if frame[12:14] == b"\x86\xdd" and frame[20] in (44, 50):
             seen["tos %d" % (struct.unpack("!H", frame[14:16])[0] >> 4 & 255)] += 1
             seen["hops %d" % frame[21]] += 1
