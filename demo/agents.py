@@ -76,6 +76,33 @@ def receive(address: str, group: str, port: str, log: str) -> None:
         print(json.dumps({"socket_drops": socket_drops(int(port))}), flush=True)
 
 
+def send_v6(group: str, port: str) -> None:
+    """A number fifty times a second, behind a text that must not be seen."""
+    sender = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 8)
+    stopping: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: stopping.append(number))
+    count = 0
+    while not stopping:
+        sender.sendto(PROBE + b"%d" % count, (group, int(port)))
+        count += 1
+        time.sleep(0.02)
+    print(json.dumps({"sent": count}), flush=True)
+
+
+def receive_v6(group: str, port: str) -> None:
+    receiver = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    receiver.bind((group, int(port)))
+    interface = struct.pack("=i", socket.if_nametoindex("eth0"))
+    receiver.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, socket.inet_pton(socket.AF_INET6, group) + interface)
+    numbers: list[int] = []
+    try:
+        while True:
+            numbers.append(int(receiver.recv(2048).removeprefix(PROBE)))
+    except Stop:
+        print(json.dumps({"received": numbers}), flush=True)
+
+
 def socket_drops(port: int) -> int:
     """Datagrams that the receiver's own socket had no room for."""
     lines = Path("/proc/self/net/udp").read_text().splitlines()[1:]
@@ -144,7 +171,7 @@ def read_sender_log(path: Path) -> list[tuple[float, int]]:
 
 if __name__ == "__main__":
     program = {"send": send, "receive": receive, "probe": probe, "record": recorder,
-               "round-trip": round_trip}[sys.argv[1]]
-    if sys.argv[1] in ("receive", "probe"):
+               "round-trip": round_trip, "send-v6": send_v6, "receive-v6": receive_v6}[sys.argv[1]]
+    if sys.argv[1] in ("receive", "receive-v6", "probe"):
         stop_on_signal()
     program(*sys.argv[2:])

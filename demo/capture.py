@@ -92,10 +92,12 @@ class Frame:
 
     @property
     def kind(self) -> str:
-        """ARP, ESP, IGMP, FMKE, or what else it is."""
+        """ARP, ESP, IGMP, FMKE, ND (neighbour discovery and MLD), or what else it is."""
         if self.ether_type == 0x0806:
             return "ARP"
-        if self.ether_type != 0x0800:
+        if self.protocol == 58 and self.octets[self.payload] in (130, 131, 132, 133, 134, 135, 136, 137, 143):
+            return "ND"
+        if self.ether_type not in (0x0800, 0x86DD):
             return f"type {self.ether_type:04x}"
         if self.protocol == 17:
             return "FMKE" if 848 in (self.source_port, self.destination_port) else f"UDP {self.destination_port}"
@@ -112,7 +114,13 @@ def parse(time: float, octets: bytes) -> Frame:
         frame.source, frame.destination = socket.inet_ntoa(octets[26:30]), socket.inet_ntoa(octets[30:34])
         frame.payload = 14 + (octets[14] & 15) * 4
         fragment = int.from_bytes(octets[20:22], "big") & 0x1FFF
-        if fragment == 0 and len(octets) >= frame.payload + 8:
+    elif frame.ether_type == 0x86DD and len(octets) >= 54:
+        frame.protocol, frame.payload, fragment = octets[20], 54, 0
+        frame.source, frame.destination = (socket.inet_ntop(socket.AF_INET6, octets[at:at + 16]) for at in (22, 38))
+        if frame.protocol == 0 and len(octets) >= 62:  # before MLD
+            frame.protocol, frame.payload = octets[54], 62 + 8 * octets[55]
+    if frame.payload and len(octets) >= frame.payload + 8:
+        if fragment == 0:
             if frame.protocol == 50:
                 frame.spi, frame.sequence = struct.unpack_from("!II", octets, frame.payload)
             elif frame.protocol == 17:

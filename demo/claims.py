@@ -22,6 +22,10 @@ ISAKMP_EXCHANGE = 18  # where an ISAKMP header names its exchange
 Key = tuple[int, int]  # SPI and sequence number of an ESP packet
 
 
+# What may be seen on the satellite.
+ALLOWED = ("ESP", "FMKE", "IGMP", "ARP", "ND")
+
+
 @dataclass
 class Claim:
     title: str
@@ -56,18 +60,20 @@ class Run:
     hub: str
     server: str
     group: str
+    hub_v6: str = ""
+    group_v6: str = ""
     streaming: tuple[float, float] = (0, 0)
 
     def esp(self) -> list[Frame]:
         """The hub's ESP frames to the group, in the order it sent them, those its uplink lost not included."""
         return [f for f in self.frames if f.kind == "ESP" and f.source == self.hub and f.destination == self.group]
 
-    def lost(self, site: str) -> set[Key]:
+    def lost(self, site: str, group: str = "") -> set[Key]:
         """ESP packets to the group that the satellite lost or damaged on the way to a site."""
         return {
             (drop["spi"], drop["sequence"]) for drop in self.drops
             if drop["terminal"] == site and drop["direction"] == "downlink" and "spi" in drop
-            and drop["destination"] == self.group}
+            and drop["destination"] == (group or self.group)}
 
 
 @dataclass
@@ -142,6 +148,20 @@ def decrypted(
     check_counters(claim, film, arriving, received)
     for change in changes:
         check_crossing(claim, stream, change, lost, gone)
+    return claim
+
+
+def beside(run: Run, site: str, sent: int, received: list[int]) -> Claim:
+    """An IPv6 group through the same clients, at the same time: numbered datagrams, and what came of them."""
+    claim = Claim(f"beside it, every packet of an IPv6 group that reached {site} was decrypted")
+    keys = [(f.spi, f.sequence) for f in run.frames
+            if f.kind == "ESP" and f.source == run.hub_v6 and f.destination == run.group_v6]
+    lost = run.lost(site, run.group_v6) & set(keys)
+    claim.check(0 < sent == len(keys), f"{sent} datagrams sent, {len(keys)} ESP packets over IPv6")
+    claim.check(len(received) == len(set(received)) == len(keys) - len(lost),
+                f"{len(lost)} lost on the satellite, {len(received)} received")
+    spis = len({spi for spi, _ in keys})
+    claim.check(spis > 1, f"under {spis} SAs, one after the other")
     return claim
 
 
@@ -242,18 +262,18 @@ def fail_closed(run: Run, killed: float, sent: list[tuple[float, int]]) -> Claim
     count = sum(time > killed + 0.5 for time, _ in sent)
     claim.check(count > 0, f"the server sent it {count} more datagrams")
     later = [frame for frame in run.frames if frame.time > killed + 0.5]  # what was on its way has arrived
-    clear = [frame for frame in later if frame.kind not in ("ESP", "FMKE", "IGMP", "ARP")]
+    clear = [frame for frame in later if frame.kind not in ALLOWED]
     claim.check(not clear, f"frames in clear on the satellite from then on: {len(clear)}")
-    own = Counter(frame.kind for frame in later if frame.source == run.hub and frame.kind != "IGMP")
+    own = Counter(frame.kind for frame in later if frame.source in (run.hub, run.hub_v6) and frame.kind not in ("IGMP", "ND"))
     claim.check(not own, f"its own frames from then on: {dict(own) or 'none'}")
     return claim
 
 
 def clear_text(run: Run, texts: list[bytes]) -> Claim:
     """The outsider's capture holds nothing but what it may hold, and no clear octet of stream or inner addresses."""
-    claim = Claim("the outsider saw only ESP, FMKE, IGMP and ARP, and nothing in clear")
+    claim = Claim("the outsider saw only ESP, FMKE, IGMP, MLD, ARP and its like, and nothing in clear")
     kinds = Counter(frame.kind for frame in run.frames)
-    others = {kind: count for kind, count in kinds.items() if kind not in ("ESP", "FMKE", "IGMP", "ARP")}
+    others = {kind: count for kind, count in kinds.items() if kind not in ALLOWED}
     claim.check(not others, f"frames: {dict(sorted(kinds.items()))}" + (f", not expected: {others}" if others else ""))
     windows = film_windows(run.film)
     hits = [frame for frame in run.frames if holds_window(frame.octets[14:], windows)]

@@ -14,11 +14,13 @@ from lab import Failure, Lab
 
 GROUP = "news"
 GROUP_ADDRESS, GROUP_PORT = "239.1.1.1", 5004
+GROUP_V6 = "ff18::1"
 CONTROL_ADDRESS = "239.1.1.100"
 SERVER_ADDRESS = "10.0.0.10"
 SATELLITE = {"hub": "10.0.0.1", "gcks": SERVER_ADDRESS, "site1": "10.0.0.2", "site2": "10.0.0.3",
              "outsider": "10.0.0.254"}
 CLIENTS = {"hub": "sender", "site1": "receiver", "site2": "receiver"}
+SATELLITE_V6 = {"hub": "fd00::1", "site1": "fd00::2", "site2": "fd00::3"}
 LAN = {"hub": 1, "site1": 2, "site2": 3}  # 192.168.x.0/24
 
 
@@ -68,6 +70,8 @@ groups:
         destination: {GROUP_ADDRESS}
         protocol: udp
         destination-port: {GROUP_PORT}
+      - source: fd0{LAN['hub']}::/64
+        destination: "{GROUP_V6}"
     members:{members}
     revocation: lkh
 """)

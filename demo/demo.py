@@ -30,8 +30,8 @@ import lab as laboratory
 import mpegts
 from capture import parse, read_pcap
 from claims import Change, Claim, Run
-from daemons import (CLIENTS, CONTROL_ADDRESS, GROUP, GROUP_ADDRESS, GROUP_PORT, LAN, SATELLITE, SERVER_ADDRESS,
-                     Daemons, verdict_members)
+from daemons import (CLIENTS, CONTROL_ADDRESS, GROUP, GROUP_ADDRESS, GROUP_PORT, GROUP_V6, LAN, SATELLITE,
+                     SATELLITE_V6, SERVER_ADDRESS, Daemons, verdict_members)
 from lab import Failure, Lab
 
 HERE = Path(__file__).resolve().parent
@@ -90,24 +90,29 @@ class Demonstration:
                      "peer", "name", "eth0", "netns", host)
         # IPv4 multicast needs no IP forwarding; unicast would leak without the guard, which is what shall be seen.
         self.lab.set(gateway, ipv4__ip_forward=1, ipv4__conf__all__rp_filter=0, ipv4__conf__default__rp_filter=0,
-                     ipv6__conf__all__disable_ipv6=1)
+                     ipv6__conf__all__accept_dad=0, ipv6__conf__default__accept_dad=0, ipv6__conf__all__forwarding=1)
         self.lab.script(gateway, f"""
             ip address add {subnet}.1/24 dev lan0
+            ip address add fd0{LAN[gateway]}::1/64 dev lan0
             ip link set lan0 up""")
-        self.lab.set(host, ipv6__conf__all__disable_ipv6=1)
+        self.lab.set(host, ipv6__conf__all__accept_dad=0, ipv6__conf__default__accept_dad=0)
         self.lab.script(host, f"""
             ip address add {subnet}.10/24 dev eth0
+            ip address add fd0{LAN[gateway]}::10/64 dev eth0
             ip link set eth0 up
             ip route add default via {subnet}.1""")
 
     def raise_satellite_interface(self, name: str, address: str) -> None:
-        self.lab.set(name, ipv6__conf__all__disable_ipv6=1)
+        if name not in SATELLITE_V6:
+            self.lab.set(name, ipv6__conf__all__disable_ipv6=1)
         if name in CLIENTS:
             # Before the interface is up: never a moment without the guard.
             self.lab.run(name, "nft", "-f", "-", stdin=self.daemons.guard(name))
         self.lab.script(name, f"""
             ip address add {address}/24 dev sat0
             ip link set sat0 up""")
+        if name in SATELLITE_V6:
+            self.lab.script(name, f"ip address add {SATELLITE_V6[name]}/64 dev sat0")
         if name != "outsider":
             # Whatever has no better way would go to the outsider.
             self.lab.run(name, "ip", "route", "add", "default", "via", SATELLITE["outsider"])
@@ -142,6 +147,9 @@ class Demonstration:
             address = f"192.168.{LAN[gateway]}.10"
             self.agent(name, name, "receive", address, GROUP_ADDRESS, str(GROUP_PORT), self.path(f"{name}.log.bin"))
             self.lab.wait_for(f"{name} listens", lambda: (self.folder / f"{name}.log.bin").exists(), 10)
+        self.agent("receiver-v6", "rcv1", "receive-v6", GROUP_V6, str(GROUP_PORT))
+        time.sleep(0.5)
+        self.agent("sender-v6", "srv", "send-v6", GROUP_V6, str(GROUP_PORT))
         self.start_sender("sent.bin")
         self.say(f"srv streams to {GROUP_ADDRESS}:{GROUP_PORT} at {RATE / 1e6:.0f} Mbit/s")
         self.pause(4)
@@ -151,6 +159,7 @@ class Demonstration:
         self.change("revocation", "revoke", "site2")
         self.pause(6)
         self.lab.stop("sender")
+        self.lab.stop("sender-v6")
         time.sleep(1.5)
         self.streaming = (self.streaming[0], time.time())
 
@@ -185,7 +194,7 @@ class Demonstration:
         return killed
 
     def finish(self) -> None:
-        for name in ["probe", "local-probe", "rcv1", "rcv2", "site1", "site2", "gcks", "satemu", "recorder"]:
+        for name in ["probe", "local-probe", "rcv1", "rcv2", "receiver-v6", "site1", "site2", "gcks", "satemu", "recorder"]:
             self.lab.stop(name)
 
     # The verdict
@@ -201,7 +210,8 @@ class Demonstration:
             frames=[parse(at, octets) for at, octets in read_pcap(self.folder / "outsider.pcap")], drops=drops,
             received={site: agents.read_receiver_log(self.folder / f"{name}.log.bin")
                       for site, name in [("site1", "rcv1"), ("site2", "rcv2")]},
-            hub=SATELLITE["hub"], server=SERVER, group=GROUP_ADDRESS, streaming=self.streaming)
+            hub=SATELLITE["hub"], server=SERVER, group=GROUP_ADDRESS,
+            hub_v6=SATELLITE_V6["hub"], group_v6=GROUP_V6, streaming=self.streaming)
 
     def verify(self, killed: float) -> list[Claim]:
         run = self.gather()
@@ -217,6 +227,7 @@ class Demonstration:
         result += [
             claims.decrypted(run, stream, "site2", "every packet that reached site2 before its revocation was decrypted",
                              commanded, until=revocation.started),
+            claims.beside(run, "site1", self.output("sender-v6")["sent"], self.output("receiver-v6")["received"]),
             claims.evicted(run, revocation, SERVER_ADDRESS, CONTROL_ADDRESS),
             claims.revoked(run, stream, "site2", revocation),
             claims.clear_text(run, [agents.PROBE]),

@@ -44,11 +44,20 @@ public enum IPAddress: Hashable, Sendable, Comparable {
         }
     }
 
-    /// 224.0.0.0/24 or ff02::/16, which no router forwards.
+    /// 224.0.0.0/24, or the IPv6 scopes of one interface or one link (RFC 4291 2.7: ff01::/16, ff02::/16 and the same
+    /// with flags, and scope 0, which is reserved), which no router forwards.
     public var isLinkLocalMulticast: Bool {
         switch self {
         case .v4(let value): value >> 8 == 0xe0_0000
-        case .v6(let high, _): high >> 48 == 0xff02
+        case .v6(let high, _): high >> 56 == 0xff && high >> 48 & 15 <= 2
+        }
+    }
+
+    /// 169.254.0.0/16 or fe80::/10, which no router forwards.
+    public var isLinkLocal: Bool {
+        switch self {
+        case .v4(let value): value >> 16 == 0xa9fe
+        case .v6(let high, _): high >> 54 == 0x3fa
         }
     }
 

@@ -66,10 +66,12 @@ struct clinux_slot *clinux_batch_slot(struct clinux_batch *batch, unsigned index
     return index < batch->slots ? &batch->slot[index] : NULL;
 }
 
-/* The destination address of a received packet and the interface it came in by. */
-static void read_packet_info(struct msghdr *header, struct clinux_address *local)
+/* The destination address of a received packet, the interface it came in by, and its traffic class. */
+static void read_control(struct msghdr *header, struct clinux_slot *slot)
 {
+    struct clinux_address *local = &slot->local;
     memset(local, 0, sizeof *local);
+    slot->traffic_class = 0;
     for (struct cmsghdr *c = CMSG_FIRSTHDR(header); c; c = CMSG_NXTHDR(header, c)) {
         if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_PKTINFO) {
             struct in_pktinfo info;
@@ -83,6 +85,10 @@ static void read_packet_info(struct msghdr *header, struct clinux_address *local
             local->family = 6;
             clinux_v6_read(&info.ipi6_addr, local);
             local->interface = info.ipi6_ifindex;
+        } else if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_TCLASS) {
+            int value;
+            memcpy(&value, CMSG_DATA(c), sizeof value);
+            slot->traffic_class = (uint32_t)value;
         }
     }
 }
@@ -115,9 +121,9 @@ static void write_control(struct msghdr *header, struct control *control, const 
         clinux_v6_write(local, &info.ipi6_addr);
         add_control(header, control, IPPROTO_IPV6, IPV6_PKTINFO, &info, sizeof info);
     }
-    if (slot->traffic_class && slot->remote.family == 4) {
-        int value = (int)slot->traffic_class;
-        add_control(header, control, IPPROTO_IP, IP_TOS, &value, sizeof value);
+    if (slot->traffic_class) {
+        int v4 = slot->remote.family == 4, value = (int)slot->traffic_class;
+        add_control(header, control, v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_TOS : IPV6_TCLASS, &value, sizeof value);
     }
 }
 
@@ -141,7 +147,7 @@ int clinux_batch_receive(struct clinux_batch *batch, int fd, unsigned limit)
         slot->count = batch->message[i].msg_len;
         slot->truncated = (batch->message[i].msg_hdr.msg_flags & MSG_TRUNC) != 0;
         clinux_address_read((struct sockaddr *)&batch->name[i], &slot->remote);
-        read_packet_info(&batch->message[i].msg_hdr, &slot->local);
+        read_control(&batch->message[i].msg_hdr, slot);
     }
     return count;
 }

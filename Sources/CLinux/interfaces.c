@@ -95,13 +95,14 @@ int clinux_interface_configure(const char *name, int mtu, int queue)
     return request(SIOCSIFFLAGS, name, &block);
 }
 
-int clinux_route_change(const char *name, uint32_t network, int prefix_length, int metric, int add)
+static int route_v4(int fd, const char *name, const struct clinux_address *network, int prefix_length, int metric,
+                    int add)
 {
     struct rtentry route = { 0 };
     struct sockaddr_in *destination = (struct sockaddr_in *)&route.rt_dst;
     struct sockaddr_in *mask = (struct sockaddr_in *)&route.rt_genmask;
     destination->sin_family = mask->sin_family = AF_INET;
-    destination->sin_addr.s_addr = htonl(network);
+    destination->sin_addr.s_addr = htonl((uint32_t)network->low);
     mask->sin_addr.s_addr = prefix_length <= 0 ? 0 : htonl(~0U << (32 - prefix_length));
     char device[IFNAMSIZ];
     if (strlen(name) >= sizeof device) return -ENODEV;
@@ -109,9 +110,27 @@ int clinux_route_change(const char *name, uint32_t network, int prefix_length, i
     route.rt_dev = device;
     route.rt_flags = RTF_UP | (prefix_length == 32 ? RTF_HOST : 0);
     route.rt_metric = (short)(metric + 1); /* this interface counts from 1 */
-    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    return ioctl(fd, add ? SIOCADDRT : SIOCDELRT, &route) < 0 ? -errno : 0;
+}
+
+static int route_v6(int fd, const char *name, const struct clinux_address *network, int prefix_length, int metric,
+                    int add)
+{
+    struct in6_rtmsg route = { .rtmsg_dst_len = (uint16_t)prefix_length, .rtmsg_metric = (uint32_t)metric };
+    clinux_v6_write(network, &route.rtmsg_dst);
+    route.rtmsg_flags = RTF_UP | (prefix_length == 128 ? RTF_HOST : 0);
+    route.rtmsg_ifindex = (int)if_nametoindex(name);
+    if (route.rtmsg_ifindex == 0) return -ENODEV;
+    return ioctl(fd, add ? SIOCADDRT : SIOCDELRT, &route) < 0 ? -errno : 0;
+}
+
+int clinux_route_change(const char *name, const struct clinux_address *network, int prefix_length, int metric, int add)
+{
+    int v4 = network->family == 4;
+    int fd = socket(v4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (fd < 0) return -errno;
-    int result = ioctl(fd, add ? SIOCADDRT : SIOCDELRT, &route) < 0 ? -errno : 0;
+    int result = v4 ? route_v4(fd, name, network, prefix_length, metric, add)
+                    : route_v6(fd, name, network, prefix_length, metric, add);
     close(fd);
     return result;
 }

@@ -3,6 +3,8 @@
 #include "CLinux.h"
 #include "addresses.h"
 #include <errno.h>
+#include <linux/errqueue.h>
+#include <linux/in6.h>
 #include <linux/sock_diag.h>
 #include <net/if.h>
 #include <unistd.h>
@@ -61,13 +63,72 @@ int clinux_local_port(int fd)
     return address.port;
 }
 
-int clinux_esp_open(const char *interface, int buffer_octets)
+int clinux_esp_open(int family, const char *interface, int hops, int buffer_octets)
 {
-    int fd = socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_ESP);
+    int fd = socket(family == 4 ? AF_INET : AF_INET6, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_ESP);
     if (fd < 0) return -errno;
     if (bind_to_device(fd, interface) < 0) return failed(fd);
+    if (family == 4) {
+        if (set(fd, IPPROTO_IP, IP_TTL, hops) < 0 || set(fd, IPPROTO_IP, IP_RECVERR, 1) < 0) return failed(fd);
+    } else if (set(fd, IPPROTO_IPV6, IPV6_RECVERR, 1) < 0 || set(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1) < 0
+               || set(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, 1) < 0 || set(fd, IPPROTO_IPV6, IPV6_UNICAST_HOPS, hops) < 0
+               /* The label 0: one made of inner fields would show them, one per address pair says nothing new. */
+               || set(fd, IPPROTO_IPV6, IPV6_AUTOFLOWLABEL, 0) < 0) {
+        return failed(fd);
+    }
     enlarge_buffers(fd, buffer_octets);
     return fd;
+}
+
+int clinux_fragmentation(int fd, int family, int mode)
+{
+    /* PROBE sets DF and OMIT does not; both go by the interface's MTU alone, not by what routers told the kernel, which
+       checks no SPI. Only WANT goes by that, and it is how the kernel finds out where to cut. */
+    static const int v4[] = { IP_PMTUDISC_OMIT, IP_PMTUDISC_PROBE, IP_PMTUDISC_OMIT };
+    static const int v6[] = { IPV6_PMTUDISC_OMIT, IPV6_PMTUDISC_OMIT, IPV6_PMTUDISC_WANT };
+    int result = family == 4 ? set(fd, IPPROTO_IP, IP_MTU_DISCOVER, v4[mode])
+                             : set(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, v6[mode]);
+    return result < 0 ? -errno : 0;
+}
+
+/* Reads one message of the error queue: -EAGAIN when there is none. */
+int clinux_error_next(int fd, struct clinux_error *error)
+{
+    struct sockaddr_storage name;
+    _Alignas(struct cmsghdr) unsigned char control[256];
+    struct iovec vector = { .iov_base = error->octets, .iov_len = sizeof error->octets };
+    struct msghdr header = { .msg_name = &name, .msg_namelen = sizeof name, .msg_iov = &vector, .msg_iovlen = 1,
+                             .msg_control = control, .msg_controllen = sizeof control };
+    ssize_t count = recvmsg(fd, &header, MSG_ERRQUEUE | MSG_DONTWAIT);
+    if (count < 0) return -errno;
+    error->count = (uint32_t)count;
+    error->mtu = 0;
+    memset(&error->destination, 0, sizeof error->destination);
+    if (header.msg_namelen > 0) clinux_address_read((struct sockaddr *)&name, &error->destination);
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(&header); c; c = CMSG_NXTHDR(&header, c)) {
+        int v4 = c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_RECVERR;
+        int v6 = c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_RECVERR;
+        if (!v4 && !v6) continue;
+        struct sock_extended_err report;
+        memcpy(&report, CMSG_DATA(c), sizeof report);
+        int needs_cutting = report.ee_origin == SO_EE_ORIGIN_ICMP && report.ee_type == 3 && report.ee_code == 4;
+        int too_big = report.ee_origin == SO_EE_ORIGIN_ICMP6 && report.ee_type == 2;
+        if (needs_cutting || too_big) error->mtu = report.ee_info;
+    }
+    return 0;
+}
+
+int clinux_icmp_send(const struct clinux_address *destination, const uint8_t *octets, unsigned count)
+{
+    int v4 = destination->family == 4;
+    int type = SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK;
+    int fd = v4 ? socket(AF_INET, type, IPPROTO_ICMP) : socket(AF_INET6, type, IPPROTO_ICMPV6);
+    if (fd < 0) return -errno;
+    struct sockaddr_storage to;
+    socklen_t length = clinux_address_write(destination, &to);
+    int result = sendto(fd, octets, count, 0, (struct sockaddr *)&to, length) < 0 ? -errno : 0;
+    close(fd);
+    return result;
 }
 
 int clinux_multicast_output(int fd, int family, unsigned interface, int ttl, int loop)

@@ -43,13 +43,17 @@ public struct DataPlaneStatus: Sendable, Hashable {
     public var satelliteInterface = ""
     public var terrestrialInterface = ""
     public var tunnelInterface = ""
-    /// Outer source of what we send.
-    public var satelliteAddress: IPAddress?
+    /// Outer sources of what we send, at most one of each family.
+    public var satelliteAddresses: [IPAddress] = []
     /// Of the tunnel: the largest inner packet, in octets.
     public var mtu = 0
+    /// The same for IPv6 packets; nil where none are carried.
+    public var mtuV6: Int?
     /// Was the fail-closed guard in place at the start? nil when nobody looked.
     public var isGuarded: Bool?
     public var groups: [Group] = []
+    /// The largest outer packets for peers of which routers told less than the link takes, in octets.
+    public var pathMTUs: [IPAddress: Int] = [:]
     /// Packets read from the tunnel, and written to it.
     public var packetsFromTunnel: UInt64 = 0
     public var packetsToTunnel: UInt64 = 0
@@ -62,7 +66,7 @@ public struct DataPlaneStatus: Sendable, Hashable {
     public var kernelPackets: UInt64 = 0
     /// ESP packets lost since the receive buffer was full.
     public var receiveOverflow: UInt64 = 0
-    /// How often the kernel dropped a packet because it may not be fragmented, since the start (`IpFragFails`): IPv4
+    /// How often the kernel dropped an IPv4 packet because it may not be fragmented, since the start (`IpFragFails`):
     /// multicasts larger than the tunnel's MTU with DF set vanish this way, without an ICMP message to their sender.
     public var fragmentationFailures: UInt64 = 0
     /// What the operator should know, in sentences.

@@ -12,7 +12,8 @@ public struct DataPlaneConfiguration: Sendable, Hashable {
     public var terrestrialInterface: String
     /// Name of the tunnel interface to create.
     public var tunnelInterface: String
-    /// Outer source of what we send; nil takes the satellite interface's first address.
+    /// Outer source of what we send over its family; nil, and the other family, take the satellite interface's first
+    /// address (of IPv6 the first that is not link-local).
     public var satelliteAddress: IPAddress?
     /// The largest outer packet that the link takes, in octets; nil, or more than that, is the satellite interface's.
     public var linkMTU: Int?
@@ -26,8 +27,13 @@ public struct DataPlaneConfiguration: Sendable, Hashable {
     public var rules: [PolicyRule] = []
     /// Refuse to start unless the fail-closed guard stands on the satellite interface.
     public var requiresGuard: Bool
-    /// TTL of the ESP packets to a group.
+    /// TTL or hop limit of the ESP packets.
     public var outerTTL: UInt8
+    /// DSCP of the ESP packets, 0 to 63; nil copies that of the inner packet.
+    public var outerDSCP: UInt8?
+    /// DF of ESP packets over IPv4 to a peer (RFC 4301 8.1). Those to a group never have it: no router tells their
+    /// sender that they were too big.
+    public var outerDF: DontFragment = .copy
     /// Buffers asked for at the ESP socket, in octets; the system may give less.
     public var socketBuffer: Int
     /// Packets per system call and wake-up.
@@ -35,12 +41,18 @@ public struct DataPlaneConfiguration: Sendable, Hashable {
     /// Remote sources per group that is both sent and received, which need a kernel route each; the oldest gives way.
     public var sourcesPerGroup: Int
 
+    /// What becomes of the don't-fragment bit outside.
+    public enum DontFragment: Sendable, Hashable {
+        /// Set where no router may cut the inner packet: IPv4 with DF, or IPv6 of more than 1,280 octets.
+        case copy
+        case set
+        case clear
+    }
+
     public init(
         satelliteInterface: String, terrestrialInterface: String, tunnelInterface: String = "satipsec0",
-        satelliteAddress: IPAddress? = nil, linkMTU: Int? = nil, mtu: Int? = nil,
-        remoteNetworks: [IPPrefix] = [],
-        requiresGuard: Bool = true, outerTTL: UInt8 = 64, socketBuffer: Int = 8 << 20,
-        limits: Limits = Limits()
+        satelliteAddress: IPAddress? = nil, linkMTU: Int? = nil, mtu: Int? = nil, remoteNetworks: [IPPrefix] = [],
+        requiresGuard: Bool = true, outerTTL: UInt8 = 64, socketBuffer: Int = 8 << 20, limits: Limits = Limits()
     ) {
         self.satelliteInterface = satelliteInterface
         self.terrestrialInterface = terrestrialInterface
@@ -56,10 +68,10 @@ public struct DataPlaneConfiguration: Sendable, Hashable {
         sourcesPerGroup = limits.sendersPerAssociation
     }
 
-    /// The largest inner packet whose ESP packet fits the link with each of these suites: 1,446 octets with AES-GCM on
-    /// a link of 1,500. Without any suite, that of the default one.
-    public static func tunnelMTU(linkMTU: Int, suites: some Collection<ESPSuite>) -> Int {
-        let room = linkMTU - InnerPacket.minimumHeader
+    /// The largest inner packet whose ESP packet fits the link with each of these suites: with AES-GCM on a link of
+    /// 1,500 it is 1,446 octets over IPv4, and 1,426 over IPv6. Without any suite, that of the default one.
+    public static func tunnelMTU(linkMTU: Int, suites: some Collection<ESPSuite>, overV4: Bool = true) -> Int {
+        let room = linkMTU - InnerPacket.headerSize(isV4: overV4)
         let fits = suites.map { $0.largestInner(sealed: room) }
         return fits.min() ?? ESPSuite.aes256gcm.largestInner(sealed: room)
     }

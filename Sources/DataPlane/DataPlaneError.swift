@@ -10,7 +10,7 @@ public enum DataPlaneError: Error, Hashable, Sendable {
     case unguarded(interface: String, reason: String)
     /// The interface exists but is down.
     case interfaceDown(String)
-    /// The configured address is not of a kind that this back end takes (IPv4 unicast).
+    /// The configured address is none that this back end can send from.
     case unsuitableAddress(String)
     /// Another multicast router runs in this network namespace.
     case multicastRouterRunning
@@ -38,7 +38,7 @@ extension DataPlaneError: CustomStringConvertible {
             satipsec guard --config FILE | nft -f -
             """
         case .interfaceDown(let name): "interface \(name) is down"
-        case .unsuitableAddress(let what): "\(what) is no IPv4 unicast address"
+        case .unsuitableAddress(let what): "\(what) is no unicast address that routers carry"
         case .multicastRouterRunning: "another multicast router is running on this host; stop it first"
         case .reversePathFilter(let value):
             "net.ipv4.conf.all.rp_filter is \(value): the kernel would drop every packet that comes out of the tunnel."

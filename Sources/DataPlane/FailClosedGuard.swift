@@ -5,10 +5,11 @@ public import Basics
 /// The nftables rules that keep the satellite interface closed whatever the daemon does, dies or fails to do.
 ///
 /// They stand at the device itself, on ingress and egress, below routing and forwarding, and pass only what the
-/// protocol needs: ESP, the UDP ports of phase 1 and FMKE, IGMP, ICMPv6 (neighbour discovery, MLD) and ARP. The
-/// operator loads them at boot, before the interface comes up, apart from the daemon; the kernel keeps them when the
-/// daemon is gone and hooks them in again when the interface comes back. Fragments carry no port, so FMKE must fit one
-/// packet.
+/// protocol needs: ESP, the UDP ports of phase 1 and FMKE, IGMP and ARP, of ICMPv6 what a link cannot do without
+/// (neighbour discovery, MLD: messages that no router forwards), and inwards the news that an ESP packet was too big.
+/// The operator loads them at boot, before the interface comes up, apart from the daemon; the kernel keeps them when
+/// the daemon is gone and hooks them in again when the interface comes back. Fragments carry no port, so FMKE must fit
+/// one packet.
 public enum FailClosedGuard {
     /// Name of the tables.
     public static let table = "satipsec_guard"
@@ -25,27 +26,39 @@ public enum FailClosedGuard {
     ///     LAN. Without it the kernel drops those larger than the tunnel's MTU, silently, and most senders set DF.
     ///   - admitsOpened: let in what the kernel's IPsec has opened, which comes in by the satellite interface a second
     ///     time where no interface of its own is there for it (PF_KEY).
+    ///   - clampedTunnel: when given, a third table makes TCP connections through this tunnel agree on segments that
+    ///     fit it (RFC 879, RFC 8200 5): both ends' offers pass a tunnel outwards at one of the two gateways. The
+    ///     kernel does it here, since it has the MTU and the checksum at hand, for forwarded packets alone.
     public static func ruleset(
         interface: String, ports: [UInt16] = defaultPorts, policy: [PolicyRule] = [],
-        terrestrialInterface: String? = nil, admitsOpened: Bool = false
+        terrestrialInterface: String? = nil, clampedTunnel: String? = nil, admitsOpened: Bool = false
     ) -> String {
         let interface = quotable(interface)
         let list = Set(ports).sorted().map(String.init).joined(separator: ", ")
         // Without a bypass there is nothing that the others would keep from passing.
         let matches = policy.contains { $0.action == .bypass } ? policy : []
-        func rules(_ way: (TrafficSelector) -> TrafficSelector) -> String {
+        func rules(_ passes: [String], _ way: (TrafficSelector) -> TrafficSelector) -> String {
             let own = matches.map { rule in
                 "        " + match(way(rule.selector)) + (rule.action == .bypass ? " accept" : " counter drop")
             }
-            return ([passes] + own + ["        counter drop"]).joined(separator: "\n")
+            return (passes + own + ["        counter drop"]).joined(separator: "\n")
         }
+        // Neighbour discovery says by its hop limit that no router was on its way, MLD that none shall be (RFC 4861
+        // 6.1 and 7.1, RFC 3810 5). Anything else of ICMPv6 could be somebody's traffic.
         let passes = """
                     meta protocol arp accept
                     meta protocol ip meta l4proto { 2, 50 } accept
-                    meta protocol ip6 meta l4proto { 50, 58 } accept
+                    meta protocol ip6 meta l4proto 50 accept
+                    icmpv6 type { 133, 134, 135, 136, 137 } ip6 hoplimit 255 accept
+                    icmpv6 type { 130, 131, 132, 143 } ip6 hoplimit 1 accept
                     udp dport { \(list) } accept
             """
         let opened = admitsOpened ? "        \(Self.openedRule)\n" : ""
+        // The packet they quote, which begins behind their own header of 8 octets, must be ESP.
+        let tooBig = """
+                    icmp type 3 icmp code 4 @th,136,8 50 accept
+                    icmpv6 type 2 @th,112,8 50 accept
+            """
         var text = """
             # The satellite side stays closed: only protected packets and what key exchange needs may pass.
             table netdev \(table)
@@ -53,11 +66,11 @@ public enum FailClosedGuard {
             table netdev \(table) {
               chain ingress {
                 type filter hook ingress device "\(interface)" priority -500; policy drop;
-            \(opened)\(rules { $0.reversed })
+            \(opened)\(rules([passes, tooBig]) { $0.reversed })
               }
               chain egress {
                 type filter hook egress device "\(interface)" priority -500; policy drop;
-            \(rules { $0 })
+            \(rules([passes]) { $0 })
               }
             }
 
@@ -72,6 +85,22 @@ public enum FailClosedGuard {
                   chain prerouting {
                     type filter hook prerouting priority -300; policy accept;
                     iifname "\(terrestrialInterface)" ip daddr 224.0.0.0/4 ip frag-off set ip frag-off & 0xbfff
+                  }
+                }
+
+                """
+        }
+        if let clampedTunnel = clampedTunnel.map(quotable) {
+            let clamp = "tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu"
+            text += """
+
+                # Segments that fit the tunnel.
+                table inet \(table)
+                delete table inet \(table)
+                table inet \(table) {
+                  chain forward {
+                    type filter hook forward priority -150; policy accept;
+                    oifname "\(clampedTunnel)" \(clamp)
                   }
                 }
 

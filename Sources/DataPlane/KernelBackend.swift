@@ -30,6 +30,9 @@ public final class KernelBackend: SABackend {
     private let interface: Interface
     private let configuration: DataPlaneConfiguration
     private let facts: StartChecks
+    private let satelliteAddress: IPAddress
+    /// Of the tunnel, in octets.
+    private let mtu: Int
     private let fragmentationFailuresAtStart: UInt64
     private let statisticsAtStart: [String: UInt64]
     private let loop: EventLoop
@@ -81,6 +84,13 @@ public final class KernelBackend: SABackend {
         self.configuration = configuration
         self.loop = loop
         facts = try StartChecks(configuration)
+        guard let address = facts.satelliteAddresses.first(where: \.isV4) else {
+            throw .system(SystemError("find an IPv4 address of", errno: EADDRNOTAVAIL, context: configuration.satelliteInterface))
+        }
+        satelliteAddress = address
+        // One for all suites that it may be given: the kernel's interface keeps its own.
+        mtu = configuration.mtu
+            ?? DataPlaneConfiguration.tunnelMTU(linkMTU: facts.linkMTU, suites: ESPSuite.allCases, overV4: true)
         if interface == .pfkey, configuration.requiresGuard,
             !FailClosedGuard.admitsOpened(interface: configuration.satelliteInterface)
         {
@@ -113,12 +123,14 @@ public final class KernelBackend: SABackend {
         }
         do throws(SystemError) {
             // Whoever is the multicast router now is alive, and what it put into the kernel is in use.
-            _ = clinux_mroute_close(try SystemError.check(MulticastRouter.startOperation, clinux_mroute_open()))
+            let family = AddressFamily.v4.number
+            _ = clinux_mroute_close(
+                try SystemError.check(MulticastRouter.startOperation, clinux_mroute_open(family)), family)
             try database.removeLeftOvers()
             try XFRMInterface.removeLeftOvers(interfaceID: XFRMDatabase.interfaceID)
             if interface == .xfrm {
                 tunnel = try XFRMInterface(
-                    name: name, satellite: facts.satelliteIndex, interfaceID: XFRMDatabase.interfaceID, mtu: facts.mtu)
+                    name: name, satellite: facts.satelliteIndex, interfaceID: XFRMDatabase.interfaceID, mtu: mtu)
             }
         } catch {
             let isTaken = error.errno == EADDRINUSE && error.operation == MulticastRouter.startOperation
@@ -128,8 +140,9 @@ public final class KernelBackend: SABackend {
         try filter.load([], outgoing: [])
         try DataPlaneError.wrap { () throws(SystemError) in
             router = try MulticastRouter(
-                loop: loop, terrestrial: configuration.terrestrialInterface, tunnel: name,
-                terrestrialNetwork: facts.terrestrialNetwork, sourcesPerGroup: configuration.sourcesPerGroup)
+                family: .v4, loop: loop, terrestrial: configuration.terrestrialInterface, tunnel: name,
+                terrestrialNetwork: facts.terrestrialNetworks.first { $0.address.isV4 },
+                sourcesPerGroup: configuration.sourcesPerGroup)
             for network in configuration.remoteNetworks { try routes.add(network) }
         }
         database.onExpiry = { [unowned self] key, isHard, done in expired(key, isHard, done) }
@@ -287,7 +300,7 @@ public final class KernelBackend: SABackend {
 
     // MARK: Flows and policies
 
-    private func source(_ parameters: SAParameters) -> IPAddress { parameters.source ?? facts.satelliteAddress }
+    private func source(_ parameters: SAParameters) -> IPAddress { parameters.source ?? satelliteAddress }
 
     private func flow(for parameters: SAParameters, isOutbound: Bool) -> Flow? {
         flows.first {
@@ -400,7 +413,8 @@ public final class KernelBackend: SABackend {
     }
 
     private func route(_ use: GroupUses.Use) throws(SystemError) {
-        guard case .v4(let group) = use.destination.address, use.destination.address.isMulticast else {
+        let group = use.destination.address
+        guard group.isV4, group.isMulticast else {
             // A network behind another client; our own, of an inbound SA, has its route already.
             if use.isSent {
                 try routes.add(use.destination)
@@ -467,8 +481,8 @@ extension KernelBackend {
         status.satelliteInterface = configuration.satelliteInterface
         status.terrestrialInterface = configuration.terrestrialInterface
         status.tunnelInterface = tunnel?.name ?? ""
-        status.satelliteAddress = facts.satelliteAddress
-        status.mtu = facts.mtu
+        status.satelliteAddresses = [satelliteAddress]
+        status.mtu = mtu
         status.warnings = facts.warnings
         // Asked anew each time: rules that stood at the start may have been flushed since.
         let problem = FailClosedGuard.problem(interface: configuration.satelliteInterface)

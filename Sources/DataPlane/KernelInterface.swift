@@ -88,7 +88,8 @@ struct InterfaceRoutes {
     func remove(_ network: IPPrefix) { _ = change(network, add: 0) }
 
     private func change(_ network: IPPrefix, add: Int32) -> Int32 {
-        guard case .v4(let value) = network.address else { return -EAFNOSUPPORT }
-        return unsafe clinux_route_change(name, value, Int32(network.length), Self.metric, add)
+        guard network.address.isV4 else { return -EAFNOSUPPORT }
+        var address = clinux_address(network.address)
+        return unsafe clinux_route_change(name, &address, Int32(network.length), Self.metric, add)
     }
 }

@@ -6,7 +6,7 @@ internal import ESP
 internal import EventLoop
 internal import Glibc
 
-/// The kernel's IPv4 multicast router between LAN and tunnel.
+/// The kernel's multicast router of one family between LAN and tunnel.
 ///
 ///     group is     (*,G)               (S,G)
 ///     sent         LAN > tunnel        -
@@ -21,7 +21,7 @@ final class MulticastRouter {
         var isSent = false
         var isReceived = false
         /// Remote sources with an entry of their own, the oldest first.
-        var sources: [UInt32] = []
+        var sources: [IPAddress] = []
     }
 
     /// What the error says when there is another router.
@@ -30,27 +30,31 @@ final class MulticastRouter {
     private static let terrestrial: Int32 = 0
     private static let tunnel: Int32 = 1
 
+    private let family: AddressFamily
     private let descriptor: Int32
     private let terrestrialNetwork: IPPrefix?
     private let sourcesPerGroup: Int
-    private var routes: [UInt32: Route] = [:]
+    private var routes: [IPAddress: Route] = [:]
     private var watch: FileWatch?
     private var isClosed = false
     /// What `admit` saw last: packets of one stream come one behind the other.
-    private var lastAdmitted: (source: UInt32, group: UInt32)?
+    private var lastAdmitted: (source: IPAddress, group: IPAddress)?
 
     /// - Throws: `EADDRINUSE` when there is another multicast router.
     ///
     /// - Parameter terrestrialNetwork: where no remote source can be, if that is known.
     init(
-        loop: EventLoop, terrestrial: String, tunnel: String, terrestrialNetwork: IPPrefix?, sourcesPerGroup: Int
+        family: AddressFamily, loop: EventLoop, terrestrial: String, tunnel: String, terrestrialNetwork: IPPrefix?,
+        sourcesPerGroup: Int
     ) throws(SystemError) {
+        self.family = family
         self.terrestrialNetwork = terrestrialNetwork
         self.sourcesPerGroup = sourcesPerGroup
-        descriptor = try SystemError.check(Self.startOperation, clinux_mroute_open())
+        descriptor = try SystemError.check(Self.startOperation, clinux_mroute_open(family.number))
         // All is set: should one of these throw, deinit closes the descriptor.
         for (number, name) in [(Self.terrestrial, terrestrial), (Self.tunnel, tunnel)] {
-            let result = clinux_mroute_add_interface(descriptor, number, try Interfaces.index(of: name))
+            let result = clinux_mroute_add_interface(
+                descriptor, family.number, number, try Interfaces.index(of: name))
             try SystemError.check("route multicasts of", result, context: name)
         }
         // IGMP reports and the kernel's questions about groups that are none of ours: read, so that they do not
@@ -65,17 +69,19 @@ final class MulticastRouter {
     deinit { close() }
 
     /// Makes the kernel forward the group in these directions and no others.
-    func set(_ group: UInt32, isSent: Bool, isReceived: Bool) throws(SystemError) {
+    func set(_ group: IPAddress, isSent: Bool, isReceived: Bool) throws(SystemError) {
         let old = routes[group] ?? Route()
         lastAdmitted = nil
         guard old.isSent != isSent || old.isReceived != isReceived else { return }
         for source in old.sources { remove(source, group, parent: Self.tunnel) }
-        if old.isSent || old.isReceived { remove(0, group, parent: old.isSent ? Self.terrestrial : Self.tunnel) }
+        if old.isSent || old.isReceived {
+            remove(family.any, group, parent: old.isSent ? Self.terrestrial : Self.tunnel)
+        }
         routes[group] = nil
         if isSent {
-            try add(0, group, from: Self.terrestrial, to: Self.tunnel)
+            try add(family.any, group, from: Self.terrestrial, to: Self.tunnel)
         } else if isReceived {
-            try add(0, group, from: Self.tunnel, to: Self.terrestrial)
+            try add(family.any, group, from: Self.tunnel, to: Self.terrestrial)
         } else {
             return
         }
@@ -87,10 +93,10 @@ final class MulticastRouter {
     ///
     /// Throws `policyMismatch` for a source that pretends to be in our own LAN: its entry would turn that host's own
     /// packets away.
-    func admit(source: UInt32, group: UInt32) throws(PacketDrop) {
+    func admit(source: IPAddress, group: IPAddress) throws(PacketDrop) {
         if let lastAdmitted, lastAdmitted == (source, group) { return }
         if let route = routes[group], route.isSent, route.isReceived, !route.sources.contains(source) {
-            if let terrestrialNetwork, terrestrialNetwork.contains(.v4(source)) { throw .policyMismatch }
+            if let terrestrialNetwork, terrestrialNetwork.contains(source) { throw .policyMismatch }
             if route.sources.count >= sourcesPerGroup, let oldest = route.sources.first {
                 remove(oldest, group, parent: Self.tunnel)
                 routes[group]?.sources.removeFirst()
@@ -112,15 +118,19 @@ final class MulticastRouter {
         watch?.cancel()
         watch = nil
         routes = [:]
-        _ = clinux_mroute_close(descriptor)
+        _ = clinux_mroute_close(descriptor, family.number)
     }
 
-    private func add(_ source: UInt32, _ group: UInt32, from parent: Int32, to output: Int32) throws(SystemError) {
-        let result = clinux_mroute_add(descriptor, source, group, parent, 1 << UInt32(output))
-        try SystemError.check("route group", result, context: "\(IPAddress.v4(group))")
+    private func add(
+        _ source: IPAddress, _ group: IPAddress, from parent: Int32, to output: Int32
+    ) throws(SystemError) {
+        var (origin, target) = (clinux_address(source), clinux_address(group))
+        let result = unsafe clinux_mroute_add(descriptor, &origin, &target, parent, 1 << UInt32(output))
+        try SystemError.check("route group", result, context: "\(group)")
     }
 
-    private func remove(_ source: UInt32, _ group: UInt32, parent: Int32) {
-        _ = clinux_mroute_remove(descriptor, source, group, parent)
+    private func remove(_ source: IPAddress, _ group: IPAddress, parent: Int32) {
+        var (origin, target) = (clinux_address(source), clinux_address(group))
+        _ = unsafe clinux_mroute_remove(descriptor, &origin, &target, parent)
     }
 }

@@ -7,19 +7,24 @@ internal import ESP
 internal import EventLoop
 internal import Glibc
 
-/// Moves packets between the tunnel and the ESP socket, in batches, in buffers made at the start: a packet costs no
+/// Moves packets between the tunnel and the ESP sockets, in batches, in buffers made at the start: a packet costs no
 /// allocation, and it is read, sealed or opened, and written in one place.
 final class PacketPump {
-    /// Outer header and everything that ESP adds, at most: 20 + 8 + 16 + 15 + 2 + 32, rounded up.
-    static let largestOverhead = 96
+    /// Outer header and everything that ESP adds, at most: 40 + 8 + 16 + 15 + 2 + 32, rounded up.
+    static let largestOverhead = 116
     /// An outer packet has 65,535 octets at most.
     static let largestInner = 65_535 - largestOverhead
 
     private let loop: EventLoop
     private let tunnel: TunnelInterface
-    private let router: MulticastRouter
+    private let routers: [AddressFamily: MulticastRouter]
     private let associations: SecurityAssociationDatabase
-    private let socket: Int32
+    private var sockets: [ESPSocket] = []
+    /// How each packet of the batch that is being filled may be cut.
+    private var modes: [ESPSocket.Fragmentation]
+    private let outerDSCP: UInt8?
+    private let outerDF: DataPlaneConfiguration.DontFragment
+    private var notice = TooBigNotice()
     /// The largest inner packet there is room for; the tunnel's MTU is no larger.
     private let largestInner: Int
     /// Where lines for the log go.
@@ -45,15 +50,19 @@ final class PacketPump {
 
     init(
         loop: EventLoop, configuration: DataPlaneConfiguration, facts: StartChecks, tunnel: TunnelInterface,
-        router: MulticastRouter, associations: SecurityAssociationDatabase, report: @escaping (LogEvent) -> Void
+        routers: [AddressFamily: MulticastRouter], associations: SecurityAssociationDatabase,
+        report: @escaping (LogEvent) -> Void
     ) throws(SystemError) {
         self.loop = loop
         self.tunnel = tunnel
-        self.router = router
+        self.routers = routers
         self.associations = associations
         tally = Tally()
         self.report = report
-        largestInner = max(facts.mtu, facts.largestOuter - InnerPacket.minimumHeader)
+        largestInner = max(facts.mtu.device, facts.largestOuter - InnerPacket.headerSize(isV4: true))
+        modes = Array(repeating: .allowed, count: configuration.batch)
+        outerDSCP = configuration.outerDSCP
+        outerDF = configuration.outerDF
         interfaces = [
             (configuration.satelliteInterface, facts.satelliteIndex),
             (configuration.terrestrialInterface, facts.terrestrialIndex),
@@ -61,17 +70,15 @@ final class PacketPump {
         outgoing = PacketBatch(
             count: configuration.batch, capacity: Self.headroom + largestInner + Self.tailroom)
         incoming = PacketBatch(count: configuration.batch, capacity: 65_535)
-        let interface = configuration.satelliteInterface
-        let opened = unsafe clinux_esp_open(interface, Int32(clamping: configuration.socketBuffer))
-        socket = try SystemError.check("open a raw ESP socket on", opened, context: interface)
-        // Not looped back: what we send must not come in again as if a member had sent it.
-        let result = clinux_multicast_output(socket, 4, facts.satelliteIndex, Int32(configuration.outerTTL), 0)
-        // All is set: should this throw, deinit closes the socket.
-        try SystemError.check("set multicast output to", result, context: interface)
-        watches = [
-            loop.watch(readable: tunnel.descriptor) { [unowned self] in self.seal() },
-            loop.watch(readable: socket) { [unowned self] in self.open() },
-        ]
+        for address in facts.satelliteAddresses {
+            sockets.append(
+                try ESPSocket(
+                    family: AddressFamily(address), configuration: configuration, interface: facts.satelliteIndex))
+        }
+        watches = [loop.watch(readable: tunnel.descriptor) { [unowned self] in self.seal() }]
+        for socket in sockets {
+            watches.append(loop.watch(readable: socket.descriptor) { [unowned self] in self.open(socket) })
+        }
     }
 
     deinit { stop() }
@@ -82,7 +89,7 @@ final class PacketPump {
         isStopped = true
         for watch in watches { watch.cancel() }
         watches = []
-        close(socket)
+        sockets = []
     }
 
     /// Interfaces that are not any more those we started with: sockets and routes hold on to the old ones.
@@ -97,8 +104,9 @@ final class PacketPump {
         status.packetsToSatellite = tally.toSatellite
         status.packetsFromSatellite = tally.fromSatellite
         status.kernelPackets = tally.kernelPackets
-        status.receiveOverflow = isStopped ? 0 : UInt64(max(clinux_socket_drops(socket), 0))
+        status.receiveOverflow = sockets.reduce(0) { $0 + $1.drops }
         status.drops = associations.totalDrops
+        status.pathMTUs = associations.pathMTUs
     }
 
     /// Tunnel to satellite. Each packet is read to where its ESP packet is built, and all leave in one system call.
@@ -112,55 +120,117 @@ final class PacketPump {
             tally.fromTunnel &+= 1
             if unsafe isKernelsOwn(slot.pointee.bytes + Self.headroom, got) {
                 tally.kernelPackets &+= 1
-            } else if unsafe seal(slot, count: got, now: now) {
+            } else if unsafe seal(slot, number: filled, count: got, now: now) {
                 filled += 1
             }
         }
+        send(filled)
+    }
+
+    /// Sends the first slots: what stands together and goes by the same socket, in one system call.
+    private func send(_ count: Int) {
         var failures: UInt64 = 0
-        outgoing.send(to: socket, count: filled) { _, _ in failures &+= 1 }
-        tally.toSatellite &+= UInt64(filled) &- failures
+        var first = 0
+        while first < count {
+            let family = unsafe outgoing[first].pointee.remote.family
+            var end = first + 1
+            while end < count, unsafe outgoing[end].pointee.remote.family == family, modes[end] == modes[first] {
+                end += 1
+            }
+            // A packet is sealed only for a destination of a family that we have an address of.
+            if let socket = sockets.first(where: { $0.family.number == Int32(family) }) {
+                socket.set(modes[first])
+                outgoing.send(first..<end, to: socket.descriptor) { _, _ in failures &+= 1 }
+            } else {
+                failures &+= UInt64(end - first)
+            }
+            first = end
+        }
+        tally.toSatellite &+= UInt64(count) &- failures
         for _ in 0..<failures { associations.count(.socketError) }
         for event in associations.takeEvents() { report(event) }
     }
 
     /// Makes the slot an ESP packet with its addresses; false when the packet was dropped, and counted.
-    private func seal(_ slot: UnsafeMutablePointer<clinux_slot>, count: Int, now: Instant) -> Bool {
+    private func seal(_ slot: UnsafeMutablePointer<clinux_slot>, number: Int, count: Int, now: Instant) -> Bool {
         var buffer = unsafe MutableSpan(_unsafeStart: slot.pointee.bytes, count: outgoing.capacity)
         let inner = Self.headroom..<Self.headroom + count
-        // spec: RFC 4301 5.1.2.1 - the outer DSCP is the inner one, so that the link's quality of service still sees
-        // it; congestion marks are not carried over (RFC 6040 4.1, compatibility mode).
-        let trafficClass = count > 1 ? UInt32(buffer[Self.headroom + 1] & 0xfc) : 0
-        guard let sealed = try? associations.encapsulate(in: &buffer, inner: inner, now: now) else { return false }
+        let octet = count > 1 ? TrafficClass.read(buffer.span.extracting(inner)) : 0
+        let sealed: SecurityAssociationDatabase.Sealed
+        do throws(PacketDrop) {
+            sealed = try associations.encapsulate(in: &buffer, inner: inner, now: now)
+        } catch {
+            if error == .tooBig { tellTooBig(buffer.span.extracting(inner), now: now) }
+            return false
+        }
         unsafe slot.pointee.start = UInt32(sealed.range.lowerBound)
         unsafe slot.pointee.count = UInt32(sealed.range.count)
-        unsafe slot.pointee.traffic_class = trafficClass
-        unsafe slot.pointee.local = clinux_address(sealed.source)
+        unsafe slot.pointee.traffic_class = UInt32(TrafficClass.outer(for: octet, dscp: outerDSCP))
+        unsafe slot.pointee.local = sealed.source.isUnspecified ? clinux_address() : clinux_address(sealed.source)
         unsafe slot.pointee.remote = clinux_address(sealed.destination)
+        modes[number] = mode(of: sealed)
         return true
     }
 
+    private func mode(of sealed: SecurityAssociationDatabase.Sealed) -> ESPSocket.Fragmentation {
+        if sealed.exceedsPath { return .needed }
+        guard !sealed.destination.isMulticast else { return .allowed }
+        switch outerDF {
+        case .copy: return sealed.isIndivisible ? .forbidden : .allowed
+        case .set: return .forbidden
+        case .clear: return .allowed
+        }
+    }
+
+    private func tellTooBig(_ packet: Span<UInt8>, now: Instant) {
+        guard let read = try? InnerPacket(reading: packet), read.isIndivisible,
+            let mtu = associations.largestInner(for: read, now: now), mtu < read.count
+        else { return }
+        notice.send(about: packet, read: read, mtu: mtu, now: now)
+    }
+
     /// Satellite to tunnel.
-    private func open() {
-        // An error here is one that the network reported about a packet we sent; reading it was all it wanted.
-        guard let count = try? incoming.receive(from: socket, limit: incoming.count) else { return }
+    private func open(_ socket: ESPSocket) {
+        // An error here is one that the network reported about a packet we sent; the socket keeps what it said.
+        let count = (try? incoming.receive(from: socket.descriptor, limit: incoming.count)) ?? 0
         let now = loop.now
+        if count == 0 {
+            for one in socket.readTooBig() {
+                associations.notePathMTU(
+                    one.mtu, destination: one.destination, spi: one.spi, sequence: one.sequence, now: now)
+            }
+        }
         for index in 0..<count {
             tally.fromSatellite &+= 1
-            unsafe open(incoming[index], now: now)
+            unsafe open(incoming[index], family: socket.family, now: now)
         }
         for event in associations.takeEvents() { report(event) }
     }
 
-    private func open(_ slot: UnsafeMutablePointer<clinux_slot>, now: Instant) {
+    private func open(_ slot: UnsafeMutablePointer<clinux_slot>, family: AddressFamily, now: Instant) {
         let bytes = unsafe slot.pointee.bytes
         var buffer = unsafe MutableSpan(_unsafeStart: bytes!, count: incoming.capacity)  // set for the batch's life
         let datagram = unsafe 0..<Int(slot.pointee.count)
-        guard let inner = try? associations.decapsulate(in: &buffer, datagram: datagram, now: now) else { return }
+        let inner: Range<Int>
+        // The raw IPv4 socket gives a whole header; the IPv6 one keeps it, and the slot has the octet.
+        let outerClass =
+            unsafe family == .v4 && datagram.count > 1
+            ? buffer[1] : UInt8(truncatingIfNeeded: slot.pointee.traffic_class)
         do throws(PacketDrop) {
-            // The database has read this header: the octets are there.
-            let source = buffer.word(at: inner.lowerBound + 12)
-            let destination = buffer.word(at: inner.lowerBound + 16)
-            if destination >> 28 == 0xe { try router.admit(source: source, group: destination) }
+            if family == .v4 {
+                inner = try associations.decapsulate(in: &buffer, datagram: datagram, now: now)
+            } else {
+                // The kernel keeps the IPv6 header to itself.
+                inner = try associations.decapsulate(
+                    in: &buffer, packet: datagram, source: unsafe IPAddress(slot.pointee.remote),
+                    destination: unsafe IPAddress(slot.pointee.local), now: now)
+            }
+        } catch {
+            return  // counted
+        }
+        do throws(PacketDrop) {
+            try TrafficClass.carryMark(outer: outerClass, into: &buffer, packet: inner)
+            try admit(buffer.span.extracting(inner))
             let written = unsafe write(tunnel.descriptor, bytes! + inner.lowerBound, inner.count)
             guard written == inner.count else { throw .socketError }
             tally.toTunnel &+= 1
@@ -169,18 +239,42 @@ final class PacketPump {
         }
     }
 
-    /// IGMP, MLD and router solicitations that the kernel writes to every interface: nobody's traffic. IPv6 has no
-    /// business in this tunnel at all.
+    /// Prepares the kernel for a multicast out of the tunnel.
+    private func admit(_ inner: Span<UInt8>) throws(PacketDrop) {
+        // The database has read this header: the octets are there.
+        if inner[0] >> 4 == 4 {
+            guard inner[16] >> 4 == 0xe else { return }
+            try routers[.v4]?.admit(source: .v4(inner.word(at: 12)), group: .v4(inner.word(at: 16)))
+        } else {
+            guard inner[24] == 0xff else { return }
+            try routers[.v6]?.admit(
+                source: .v6(inner.longWord(at: 8), inner.longWord(at: 16)),
+                group: .v6(inner.longWord(at: 24), inner.longWord(at: 32)))
+        }
+    }
+
+    /// IGMP, MLD and router solicitations that the kernel writes to every interface, and whatever else no router
+    /// forwards: nobody's traffic.
     private func isKernelsOwn(_ packet: UnsafeMutablePointer<UInt8>, _ count: Int) -> Bool {
-        guard count >= InnerPacket.minimumHeader else { return false }
-        if unsafe packet[0] >> 4 == 6 { return true }
-        return unsafe packet[16] == 224 && packet[17] == 0 && packet[18] == 0
+        let octets = unsafe Span(_unsafeStart: packet, count: count)
+        if octets[0] >> 4 == 4, count >= InnerPacket.headerSize(isV4: true) {
+            return IPAddress.v4(octets.word(at: 16)).isLinkLocalMulticast
+        }
+        guard octets[0] >> 4 == 6, count >= InnerPacket.headerSize(isV4: false) else { return false }
+        let source = IPAddress.v6(octets.longWord(at: 8), octets.longWord(at: 16))
+        return source.isLinkLocal || source.isUnspecified
+            || IPAddress.v6(octets.longWord(at: 24), 0).isLinkLocalMulticast
     }
 }
 
-extension MutableSpan<UInt8> {
+extension Span<UInt8> {
     /// 32 bits in network order.
     fileprivate func word(at offset: Int) -> UInt32 {
         (0..<4).reduce(0) { $0 << 8 | UInt32(self[offset + $1]) }
+    }
+
+    /// 64 bits in network order.
+    fileprivate func longWord(at offset: Int) -> UInt64 {
+        UInt64(word(at: offset)) << 32 | UInt64(word(at: offset + 4))
     }
 }

@@ -5,13 +5,14 @@ internal import EventLoop
 
 /// What must hold before the data plane starts, looked at once, with words for what does not.
 struct StartChecks {
-    var satelliteAddress: IPAddress
+    /// Our outer addresses, at most one of each family.
+    var satelliteAddresses: [IPAddress]
     var satelliteIndex: UInt32
     var terrestrialIndex: UInt32
-    /// The LAN: what comes out of the tunnel cannot come from there.
-    var terrestrialNetwork: IPPrefix?
+    /// The LAN, of each family that it has: what comes out of the tunnel cannot come from there.
+    var terrestrialNetworks: [IPPrefix]
     /// Of the tunnel, as long as nothing is sent.
-    var mtu: Int
+    var mtu: TunnelMTU
     /// The largest outer packet that the link takes.
     var linkMTU: Int
     /// The largest ESP packet to send, outer header included: the link's MTU, or more where the operator chose a tunnel
@@ -33,42 +34,72 @@ struct StartChecks {
         if configuration.requiresGuard, let problem = FailClosedGuard.problem(interface: satellite) {
             throw .unguarded(interface: satellite, reason: problem)
         }
-        satelliteAddress = try Self.outerSource(configuration)
+        satelliteAddresses = try Self.outerSources(configuration)
         satelliteIndex = try DataPlaneError.wrap { () throws(SystemError) in try Interfaces.index(of: satellite) }
         terrestrialIndex = try DataPlaneError.wrap { () throws(SystemError) in try Interfaces.index(of: terrestrial) }
-        terrestrialNetwork = try? Interfaces.prefix(of: terrestrial, family: .v4)
-        let link = try DataPlaneError.wrap { () throws(SystemError) in try Interfaces.mtu(of: satellite) }
-        linkMTU = min(configuration.linkMTU ?? link, link)
-        mtu = configuration.mtu ?? DataPlaneConfiguration.tunnelMTU(linkMTU: linkMTU, suites: [])
-        guard (Self.smallestMTU...PacketPump.largestInner).contains(mtu) else { throw .unsuitableMTU(mtu) }
-        largestOuter = max(linkMTU, configuration.mtu.map { $0 + PacketPump.largestOverhead } ?? 0)
+        terrestrialNetworks = [AddressFamily.v4, .v6].compactMap { family in
+            try? Interfaces.prefix(of: terrestrial, family: family)
+        }
+        let interfaceMTU = try DataPlaneError.wrap { () throws(SystemError) in try Interfaces.mtu(of: satellite) }
+        linkMTU = min(configuration.linkMTU ?? interfaceMTU, interfaceMTU)
+        let isV6Off = SystemSettings.integer("net/ipv6/conf/\(terrestrial)/disable_ipv6") != 0
+        mtu = TunnelMTU(linkMTU: linkMTU, carriesIPv6: !isV6Off, fixed: configuration.mtu)
+        guard (Self.smallestMTU...PacketPump.largestInner).contains(mtu.device) else {
+            throw .unsuitableMTU(mtu.device)
+        }
+        let largestInner = max(configuration.mtu ?? 0, isV6Off ? 0 : TunnelMTU.smallestV6)
+        largestOuter = max(linkMTU, largestInner + PacketPump.largestOverhead)
+        if !isV6Off, linkMTU < TunnelMTU.smallestV6 + PacketPump.largestOverhead {
+            warnings.append(
+                "a link of \(linkMTU) octets is small for IPv6: large packets may have to leave as fragments")
+        }
         try Self.checkReversePathFilter(configuration)
         noteForwarding(configuration)
     }
 
-    private static func outerSource(_ configuration: DataPlaneConfiguration) throws(DataPlaneError) -> IPAddress {
-        if let address = configuration.satelliteAddress {
-            guard address.isV4, !address.isMulticast, !address.isUnspecified else {
-                throw .unsuitableAddress("\(address)")
+    /// Whose groups we can carry: outside a group's packets are of its own family.
+    var multicastFamilies: [AddressFamily] {
+        satelliteAddresses.map { AddressFamily($0) }.filter { $0 == .v4 || mtu.v6 != nil }
+    }
+
+    /// The configured address, and the interface's own of the other family. Link-local addresses are none that a
+    /// member elsewhere could tell from its own.
+    private static func outerSources(_ configuration: DataPlaneConfiguration) throws(DataPlaneError) -> [IPAddress] {
+        var found: [IPAddress] = []
+        var failure: SystemError?
+        for family in [AddressFamily.v4, .v6] {
+            if let address = configuration.satelliteAddress, AddressFamily(address) == family {
+                guard !address.isMulticast, !address.isUnspecified, !address.isLinkLocal else {
+                    throw .unsuitableAddress("\(address)")
+                }
+                found.append(address)
+                continue
             }
-            return address
+            do throws(SystemError) {
+                let address = try Interfaces.address(of: configuration.satelliteInterface, family: family)
+                if !address.isLinkLocal || family == .v4 { found.append(address) }
+            } catch {
+                failure = failure ?? error
+            }
         }
-        return try DataPlaneError.wrap { () throws(SystemError) in
-            try Interfaces.address(of: configuration.satelliteInterface, family: .v4)
-        }
+        if found.isEmpty, let failure { throw .system(failure) }
+        return found
     }
 
     /// The kernel takes the larger of the value for all interfaces and that of the tunnel, which we set to 0. What is
-    /// left must be 0, or every remote source must have a route into the tunnel.
+    /// left must be 0, or every remote source must have a route into the tunnel. IPv6 has no such filter.
     private static func checkReversePathFilter(_ configuration: DataPlaneConfiguration) throws(DataPlaneError) {
         let value = SystemSettings.integer("net/ipv4/conf/all/rp_filter") ?? 0
         guard value == 0 || !configuration.remoteNetworks.isEmpty else { throw .reversePathFilter(value) }
     }
 
     private mutating func noteForwarding(_ configuration: DataPlaneConfiguration) {
-        let hasUnicast = configuration.remoteNetworks.contains { !$0.address.isMulticast }
-        if hasUnicast, SystemSettings.integer("net/ipv4/ip_forward") == 0 {
+        let unicast = configuration.remoteNetworks.filter { !$0.address.isMulticast }
+        if unicast.contains(where: \.address.isV4), SystemSettings.integer("net/ipv4/ip_forward") == 0 {
             warnings.append("net.ipv4.ip_forward is 0: unicast packets are not forwarded (multicast is)")
+        }
+        if unicast.contains(where: { !$0.address.isV4 }), SystemSettings.integer("net/ipv6/conf/all/forwarding") == 0 {
+            warnings.append("net.ipv6.conf.all.forwarding is 0: IPv6 unicast packets are not forwarded (multicast is)")
         }
     }
 }

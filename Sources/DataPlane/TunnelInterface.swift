@@ -10,12 +10,14 @@ internal import Glibc
 final class TunnelInterface {
     let name: String
     let descriptor: Int32
+    /// What it is set to.
+    private(set) var mtu: TunnelMTU
 
     /// The kernel's queue towards us, in packets: a burst of a video stream while we encrypt.
     private static let queueLength: Int32 = 2_000
 
     /// Creates it, settles what must be settled before it is up, and brings it up.
-    init(name: String, mtu: Int) throws(SystemError) {
+    init(name: String, mtu: TunnelMTU) throws(SystemError) {
         var octets = [CChar](repeating: 0, count: Int(CLINUX_NAME_OCTETS))
         for (index, octet) in name.utf8.prefix(octets.count - 1).enumerated() {
             octets[index] = CChar(truncatingIfNeeded: octet)
@@ -23,23 +25,35 @@ final class TunnelInterface {
         let opened = unsafe clinux_tun_open(&octets, 0)
         descriptor = try SystemError.check("create the tunnel interface", opened, context: name)
         self.name = name
+        self.mtu = mtu
         // All is set: should one of these throw, deinit closes the descriptor.
         //
         // The path back to a remote source is not through a tunnel without an address, so the kernel would drop all
         // that comes out of it; the inbound SA's selector takes the filter's place.
         try SystemSettings.set("net/ipv4/conf/\(name)/rp_filter", to: 0)
-        // No MLD reports and router solicitations into an IPv4 tunnel. Absent where IPv6 is off altogether.
-        try? SystemSettings.set("net/ipv6/conf/\(name)/disable_ipv6", to: 1)
-        let result = unsafe clinux_interface_configure(name, Int32(mtu), Self.queueLength)
+        if mtu.v6 == nil {
+            // No MLD reports and router solicitations into an IPv4 tunnel. Absent where IPv6 is off altogether.
+            try? SystemSettings.set("net/ipv6/conf/\(name)/disable_ipv6", to: 1)
+        } else {
+            try SystemSettings.set("net/ipv6/conf/\(name)/disable_ipv6", to: 0)
+            // No address, so no router solicitations; nobody on the other side is this interface's router.
+            try SystemSettings.set("net/ipv6/conf/\(name)/addr_gen_mode", to: 1)
+            try SystemSettings.set("net/ipv6/conf/\(name)/accept_ra", to: 0)
+        }
+        let result = unsafe clinux_interface_configure(name, Int32(clamping: mtu.device), Self.queueLength)
         try SystemError.check("configure the tunnel interface", result, context: name)
+        try setMTU(mtu)
     }
 
     deinit { Glibc.close(descriptor) }
 
     /// From now on the kernel fragments, or refuses, what is larger.
-    func setMTU(_ mtu: Int) throws(SystemError) {
-        let result = unsafe clinux_interface_configure(name, Int32(clamping: mtu), 0)
+    func setMTU(_ mtu: TunnelMTU) throws(SystemError) {
+        let result = unsafe clinux_interface_configure(name, Int32(clamping: mtu.device), 0)
         try SystemError.check("set the MTU of", result, context: name)
+        self.mtu = mtu
+        // After the device's own MTU, which sets this one.
+        if let mtu = mtu.v6 { try SystemSettings.set("net/ipv6/conf/\(name)/mtu", to: mtu) }
     }
 
     /// Routes a network into the tunnel.
@@ -52,8 +66,8 @@ final class TunnelInterface {
     func removeRoute(_ network: IPPrefix) { _ = change(network, add: 0) }
 
     private func change(_ network: IPPrefix, add: Int32) -> Int32 {
-        guard case .v4(let value) = network.address else { return -EAFNOSUPPORT }
-        return unsafe clinux_route_change(name, value, Int32(network.length), Self.metric, add)
+        var address = clinux_address(network.address)
+        return unsafe clinux_route_change(name, &address, Int32(network.length), Self.metric, add)
     }
 
     /// Better than a route of last resort that the operator may have beside it.

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
 public import Basics
-internal import Cryptography
 public import ESP
 public import EventLoop
 internal import Glibc
@@ -10,22 +9,18 @@ internal import Glibc
 ///
 ///     LAN --- kernel's multicast router --- tunnel === this process === ESP socket --- satellite
 ///
-/// IPv4, on the event loop's thread. All it makes in the system goes with its descriptors, so that a crash leaves
-/// nothing behind either; what keeps the satellite side closed then is the guard.
+/// IPv4 and IPv6, on the event loop's thread. All it makes in the system goes with its descriptors, so that a crash
+/// leaves nothing behind either; what keeps the satellite side closed then is the guard.
 public final class UserspaceBackend: SABackend {
     private let configuration: DataPlaneConfiguration
-    private let satelliteAddress: IPAddress
+    private let facts: StartChecks
     /// Of the tunnel, now.
-    private var mtu: Int
-    private let linkMTU: Int
-    /// Of each SA that we could send with; they decide the tunnel's MTU.
-    private var suites: [SAKey: ESPSuite] = [:]
-    private let warnings: [String]
+    private var mtu: TunnelMTU
     private let fragmentationFailuresAtStart: UInt64
 
     private let associations: SecurityAssociationDatabase
     private let memberships = MulticastMemberships()
-    private var router: MulticastRouter?
+    private var routers: [AddressFamily: MulticastRouter] = [:]
     private var tunnel: TunnelInterface?
     private var pump: PacketPump?
     /// Which SAs make a group sent or received, or a network routed into the tunnel.
@@ -41,26 +36,29 @@ public final class UserspaceBackend: SABackend {
     ) throws(DataPlaneError) {
         self.configuration = configuration
         let facts = try StartChecks(configuration)
-        satelliteAddress = facts.satelliteAddress
+        self.facts = facts
         mtu = facts.mtu
-        linkMTU = facts.linkMTU
-        warnings = facts.warnings
         fragmentationFailuresAtStart = SystemSettings.fragmentationFailures()
         associations = SecurityAssociationDatabase(
-            localAddress: facts.satelliteAddress, linkMTU: facts.largestOuter, rules: configuration.rules,
+            localAddresses: facts.satelliteAddresses, linkMTU: facts.largestOuter, wholeMTU: facts.linkMTU,
+            rules: configuration.rules,
             limits: limits, random: random)
         do throws(SystemError) {
             // Local names first: what was made is unmade when a later step fails.
             let tunnel = try TunnelInterface(name: configuration.tunnelInterface, mtu: facts.mtu)
-            let router = try MulticastRouter(
-                loop: loop, terrestrial: configuration.terrestrialInterface, tunnel: tunnel.name,
-                terrestrialNetwork: facts.terrestrialNetwork, sourcesPerGroup: configuration.sourcesPerGroup)
+            var routers: [AddressFamily: MulticastRouter] = [:]
+            for family in facts.multicastFamilies {
+                routers[family] = try MulticastRouter(
+                    family: family, loop: loop, terrestrial: configuration.terrestrialInterface, tunnel: tunnel.name,
+                    terrestrialNetwork: facts.terrestrialNetworks.first { AddressFamily($0.address) == family },
+                    sourcesPerGroup: configuration.sourcesPerGroup)
+            }
             for network in configuration.remoteNetworks { try tunnel.addRoute(network) }
             pump = try PacketPump(
-                loop: loop, configuration: configuration, facts: facts, tunnel: tunnel, router: router,
+                loop: loop, configuration: configuration, facts: facts, tunnel: tunnel, routers: routers,
                 associations: associations, report: report)
             self.tunnel = tunnel
-            self.router = router
+            self.routers = routers
         } catch {
             let isTaken = error.errno == EADDRINUSE && error.operation == MulticastRouter.startOperation
             throw isTaken ? .multicastRouterRunning : .system(error)
@@ -71,7 +69,7 @@ public final class UserspaceBackend: SABackend {
     public func apply(_ change: SAChange) throws {
         guard pump != nil else { throw DataPlaneError.stopped }
         switch change {
-        case .addInbound(let parameters), .addOutbound(let parameters): try Self.check(parameters)
+        case .addInbound(let parameters), .addOutbound(let parameters): try check(parameters)
         default: break
         }
         // Keys before routes: when something comes, a packet never meets a route without the SA that decides about it;
@@ -83,7 +81,7 @@ public final class UserspaceBackend: SABackend {
             try settle(uses.insert(parameters, .inbound))
         case .addOutbound(let parameters):
             try associations.apply(change)
-            suites[parameters.key] = parameters.suite
+            mtu.insert(parameters)
             try settleMTU()
             try settle(uses.insert(parameters, .outbound))
         case .activateOutbound: try associations.apply(change)
@@ -93,13 +91,13 @@ public final class UserspaceBackend: SABackend {
             try settle(gone)
         case .removeOutbound(let key):
             let gone = uses.remove(key, .outbound)
-            suites[key] = nil
+            mtu.remove(key)
             try associations.apply(change)
             try settleMTU()
             try settle(gone)
         case .removeAll:
             let gone = uses.removeAll()
-            suites = [:]
+            mtu.removeAll()
             try associations.apply(change)
             for use in gone { try settle(use) }
         }
@@ -110,19 +108,16 @@ public final class UserspaceBackend: SABackend {
         _ = uses.removeAll()
         pump?.stop()
         pump = nil
-        router?.close()
-        router = nil
+        for router in routers.values { router.close() }
+        routers = [:]
         tunnel = nil
         memberships.leaveAll()
     }
 
-    /// Makes the tunnel's MTU that of the suites we send with; without any it stays as it is.
+    /// Makes the tunnel's MTU that of the SAs we send with.
     private func settleMTU() throws(DataPlaneError) {
-        guard configuration.mtu == nil, !suites.isEmpty else { return }
-        let fitting = DataPlaneConfiguration.tunnelMTU(linkMTU: linkMTU, suites: suites.values)
-        guard fitting != mtu else { return }
-        try DataPlaneError.wrap { () throws(SystemError) in try tunnel?.setMTU(fitting) }
-        mtu = fitting
+        guard (mtu.device, mtu.v6) != (tunnel?.mtu.device, tunnel?.mtu.v6) else { return }
+        try DataPlaneError.wrap { () throws(SystemError) in try tunnel?.setMTU(mtu) }
     }
 
     /// Makes the system agree with what a group or network is used for now.
@@ -132,7 +127,8 @@ public final class UserspaceBackend: SABackend {
     }
 
     private func route(_ use: GroupUses.Use) throws(SystemError) {
-        guard case .v4(let group) = use.destination.address, use.destination.address.isMulticast else {
+        let group = use.destination.address
+        guard group.isMulticast else {
             // A network behind another client; our own, of an inbound SA, has its route already.
             if use.isSent {
                 try tunnel?.addRoute(use.destination)
@@ -141,7 +137,7 @@ public final class UserspaceBackend: SABackend {
             }
             return
         }
-        try router?.set(group, isSent: use.isSent, isReceived: use.isReceived)
+        try routers[AddressFamily(group)]?.set(group, isSent: use.isSent, isReceived: use.isReceived)
         if use.isReceived {
             try memberships.join(use.outer, interface: configuration.satelliteInterface)
         } else if !uses.isReceived(outer: use.outer) {
@@ -149,11 +145,20 @@ public final class UserspaceBackend: SABackend {
         }
     }
 
-    private static func check(_ parameters: SAParameters) throws(DataPlaneError) {
+    private func check(_ parameters: SAParameters) throws(DataPlaneError) {
         let outer = parameters.key.destination
         let inner = parameters.selector.destination
-        guard outer.isV4, inner.address.isV4 else {
-            throw .unsupportedAssociation("the user-space back end carries IPv4 only, not \(parameters.selector)")
+        guard facts.satelliteAddresses.contains(where: { $0.isV4 == outer.isV4 }) else {
+            let family = outer.isV4 ? "IPv4" : "IPv6"
+            throw .unsupportedAssociation(
+                "\(configuration.satelliteInterface) has no \(family) address to reach \(outer) from")
+        }
+        guard inner.address.isV4 || mtu.v6 != nil else {
+            throw .unsupportedAssociation(
+                "IPv6 is off on \(configuration.terrestrialInterface), so nothing carries \(parameters.selector)")
+        }
+        guard !outer.isMulticast || outer.isV4 == inner.address.isV4 else {
+            throw .unsupportedAssociation("\(parameters.selector) are not of the address family of the group \(outer)")
         }
         guard !outer.isUnspecified, !outer.isLinkLocalMulticast else {
             throw .unsupportedAssociation("no router forwards \(parameters.selector) to \(outer)")
@@ -172,9 +177,10 @@ extension UserspaceBackend {
         status.satelliteInterface = configuration.satelliteInterface
         status.terrestrialInterface = configuration.terrestrialInterface
         status.tunnelInterface = tunnel?.name ?? configuration.tunnelInterface
-        status.satelliteAddress = satelliteAddress
-        status.mtu = mtu
-        status.warnings = warnings
+        status.satelliteAddresses = facts.satelliteAddresses
+        status.mtu = mtu.device
+        status.mtuV6 = mtu.v6
+        status.warnings = facts.warnings
         // Asked anew each time: rules that stood at the start may have been flushed since.
         let problem = FailClosedGuard.problem(interface: configuration.satelliteInterface)
         status.isGuarded = problem == nil
@@ -186,7 +192,7 @@ extension UserspaceBackend {
         status.fragmentationFailures = failures - min(failures, fragmentationFailuresAtStart)
         if status.fragmentationFailures > 0 {
             status.warnings.append(
-                "the kernel dropped packets that are larger than \(mtu) octets and may not be fragmented;"
+                "the kernel dropped packets that are larger than \(mtu.device) octets and may not be fragmented;"
                     + " load the guard with its rule for the LAN interface, or make the senders' packets smaller")
         }
         if let pump {

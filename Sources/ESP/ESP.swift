@@ -94,6 +94,8 @@ public enum PacketDrop: String, Error, Sendable, Hashable, CaseIterable {
     case sequenceExhausted, senderLimit, dummy, ownPacket, socketError
     /// By a rule of the client's own policy.
     case discarded
+    /// Marked on its way by a router, though its sender knows no marks (RFC 6040 4.2).
+    case congestion
 }
 
 /// What one SA did.

@@ -51,7 +51,7 @@ public final class InboundSA {
     ///
     /// - Parameters:
     ///   - packet: where it lies, SPI to ICV. Its octets are not usable any more when this throws.
-    /// - Returns: where the inner IPv4 packet lies.
+    /// - Returns: where the inner IPv4 or IPv6 packet lies.
     ///
     /// Throws the reason why it must be dropped, which is counted.
     public func decapsulate(
@@ -101,9 +101,10 @@ public final class InboundSA {
         (known ?? addSender(id)).window.accept(sequence)
         counters.sequence = max(counters.sequence, sequence)
 
-        let payload = try unpadded(buffer.span, place.text)
+        let (payload, isV4) = try unpadded(buffer.span, place.text)
         let inner = try InnerPacket(reading: buffer.span.extracting(payload))
         lastInner = inner
+        guard inner.source.isV4 == isV4 else { throw .malformed }
         try checkPolicy(inner)
         return payload.lowerBound..<payload.lowerBound + inner.count  // without traffic-flow padding (RFC 4303 2.7)
     }
@@ -177,8 +178,10 @@ public final class InboundSA {
         return sender
     }
 
-    /// What stands before padding and trailer of a verified plain text.
-    private func unpadded(_ buffer: Span<UInt8>, _ plain: Range<Int>) throws(PacketDrop) -> Range<Int> {
+    /// What stands before padding and trailer of a verified plain text, and which family the trailer says it is of.
+    private func unpadded(
+        _ buffer: Span<UInt8>, _ plain: Range<Int>
+    ) throws(PacketDrop) -> (payload: Range<Int>, isV4: Bool) {
         let end = plain.upperBound - ESPHeader.trailerSize
         let padding = Int(buffer[end])
         guard padding <= end - plain.lowerBound else { throw .malformed }
@@ -187,9 +190,10 @@ public final class InboundSA {
             throw .malformed
         }
         switch buffer[end + 1] {
-        case ESPHeader.nextIPv4: return plain.lowerBound..<start
+        case ESPHeader.nextIPv4: return (plain.lowerBound..<start, true)
+        case ESPHeader.nextIPv6: return (plain.lowerBound..<start, false)
         case ESPHeader.nextNone: throw .dummy
-        default: throw .policyMismatch  // transport mode, or a tunnelled IPv6 packet, which no SA of ours carries yet
+        default: throw .policyMismatch  // transport mode
         }
     }
 

@@ -89,7 +89,8 @@ public final class OutboundSA {
         buffer.store(parameters.key.spi, at: start + ESPHeader.spi)
         buffer.store(UInt32(truncatingIfNeeded: sequence), at: start + ESPHeader.sequence)
         writeIV(&buffer, at: start + ESPHeader.iv)
-        writeTrailer(&buffer, at: inner.upperBound, padding: suite.padding(inner: inner.count))
+        let isV6 = !inner.isEmpty && buffer[inner.lowerBound] >> 4 == 6
+        writeTrailer(&buffer, at: inner.upperBound, padding: suite.padding(inner: inner.count), isV6: isV6)
         do throws(CryptographyError) {
             let high = parameters.extendedSequence ? UInt32(truncatingIfNeeded: sequence >> 32) : nil
             try transform.seal(&buffer, PacketPlace(packet, suite: suite, high: high))
@@ -120,10 +121,10 @@ public final class OutboundSA {
         }
     }
 
-    private func writeTrailer(_ buffer: inout MutableSpan<UInt8>, at offset: Int, padding: Int) {
+    private func writeTrailer(_ buffer: inout MutableSpan<UInt8>, at offset: Int, padding: Int, isV6: Bool) {
         // spec: RFC 4303 2.4 - padding octets count 1, 2, 3...
         for index in 0..<padding { buffer[offset + index] = UInt8(truncatingIfNeeded: index + 1) }
         buffer[offset + padding] = UInt8(truncatingIfNeeded: padding)
-        buffer[offset + padding + 1] = ESPHeader.nextIPv4
+        buffer[offset + padding + 1] = isV6 ? ESPHeader.nextIPv6 : ESPHeader.nextIPv4
     }
 }

@@ -10,8 +10,9 @@ enum ESPHeader {
     static let iv = 8
     /// Pad Length and Next Header, behind the padding.
     static let trailerSize = 2
-    /// Next Header values: a tunnelled IPv4 packet, and a dummy packet (RFC 4303 2.6).
+    /// Next Header values: a tunnelled IPv4 or IPv6 packet, and a dummy packet (RFC 4303 2.6).
     static let nextIPv4: UInt8 = 4
+    static let nextIPv6: UInt8 = 41
     static let nextNone: UInt8 = 59
 }
 

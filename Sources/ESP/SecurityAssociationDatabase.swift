@@ -7,14 +7,19 @@ public import Basics
 /// Nothing ever passes it unprotected: a packet is sealed or opened by an SA, or it is dropped and counted. Not for
 /// several threads at a time. A packet costs no allocation.
 public final class SecurityAssociationDatabase {
-    /// Our outer address: what comes from it is our own multicast coming back.
-    public let localAddress: IPAddress
+    /// Our outer addresses, at most one of each family: what comes from them is our own multicast coming back.
+    public let localAddresses: [IPAddress]
     /// The largest outer IP packet that we send, header included.
     public let linkMTU: Int
+    /// The largest outer packet that goes to a peer in one piece, as long as its path does not say otherwise.
+    public let wholeMTU: Int
     /// Drops of packets that belong to no SA, in either direction.
     public private(set) var unattributedDrops: [PacketDrop: UInt64] = [:]
     /// Drops of SAs that are gone, so that totals never go back.
     private var formerDrops: [PacketDrop: UInt64] = [:]
+    /// Unspecified where there is none.
+    private let localV4: IPAddress
+    private let localV6: IPAddress
     private let random: any RandomSource
     private let limits: Limits
     private var inbound: [SAKey: InboundSA] = [:]
@@ -23,17 +28,21 @@ public final class SecurityAssociationDatabase {
     private var policies: [Policy] = []
     /// The client's own policy, before those of the SAs.
     private let rules: [PolicyRule]
+    private var paths = PathMTU()
     private var dropLog = DropLog()
 
     /// - Parameters:
     ///   - rules: the client's own policy; the first rule that names a packet decides.
     ///   - random: for the IVs of CBC, so it must be fit for keys.
     public init(
-        localAddress: IPAddress, linkMTU: Int = 1_500, rules: [PolicyRule] = [],
+        localAddresses: [IPAddress], linkMTU: Int = 1_500, wholeMTU: Int? = nil, rules: [PolicyRule] = [],
         limits: Limits = Limits(), random: any RandomSource
     ) {
-        self.localAddress = localAddress
+        self.localAddresses = localAddresses
+        localV4 = localAddresses.first { $0.isV4 } ?? .anyV4
+        localV6 = localAddresses.first { !$0.isV4 } ?? .anyV6
         self.linkMTU = linkMTU
+        self.wholeMTU = min(wholeMTU ?? linkMTU, linkMTU)
         self.rules = rules
         self.limits = limits
         self.random = random
@@ -43,14 +52,18 @@ public final class SecurityAssociationDatabase {
     public struct Sealed: Sendable, Hashable {
         /// Where the ESP packet lies, SPI to ICV.
         public var range: Range<Int>
-        /// For the outer IP header.
+        /// For the outer IP header, both of one family. The source is unspecified where we have no address of it.
         public var source: IPAddress
         public var destination: IPAddress
+        /// Larger than what the path to a peer carries in one piece; the outer packet has to be fragmented.
+        public var exceedsPath = false
+        /// No router may cut the inner packet.
+        public var isIndivisible = false
     }
 
     // MARK: Packets
 
-    /// Seals an inner IPv4 packet in place with the active SA of the first policy that admits it.
+    /// Seals an inner IPv4 or IPv6 packet in place with the active SA of the first policy that admits it.
     ///
     /// - Parameter inner: where it lies; `ESPSuite.headroom` octets before and `ESPSuite.tailroom` behind it are
     ///   overwritten (24 and 49 are enough for every suite).
@@ -85,10 +98,67 @@ public final class SecurityAssociationDatabase {
         // A group's SA carries what goes to that group, and nothing else that a wide selector may admit.
         if key.destination.isMulticast, packet.destination != key.destination { throw .policyMismatch }
         let size = association.parameters.suite.sealedSize(inner: packet.count)
-        guard InnerPacket.minimumHeader + size <= linkMTU else { throw .tooBig }
+        let outer = InnerPacket.headerSize(isV4: key.destination.isV4) + size
+        // spec: RFC 4301 8.2.1 - what must not be cut has to be smaller than the path's MTU, and its sender is told.
+        let exceedsPath = outer > pathMTU(to: key.destination, now: now)
+        guard outer <= linkMTU, !exceedsPath || !packet.isIndivisible else { throw .tooBig }
         let range = try association.seal(&buffer, inner, now)
         return Sealed(
-            range: range, source: association.parameters.source ?? localAddress, destination: key.destination)
+            range: range, source: source(of: association), destination: key.destination, exceedsPath: exceedsPath,
+            isIndivisible: packet.isIndivisible)
+    }
+
+    /// A group has many paths, and one member's must not decide for all.
+    private func pathMTU(to destination: IPAddress, now: Instant) -> Int {
+        if destination.isMulticast { return linkMTU }
+        return min(paths.mtu(to: destination, now: now) ?? wholeMTU, wholeMTU)
+    }
+
+    /// The largest packet that would have been sealed in the place of one that was too big; nil where that has no
+    /// answer. This is the MTU to tell its sender.
+    public func largestInner(for packet: InnerPacket, now: Instant) -> Int? {
+        guard let association = try? select(packet) else { return nil }
+        let destination = association.parameters.key.destination
+        let header = InnerPacket.headerSize(isV4: destination.isV4)
+        let sealed = min(pathMTU(to: destination, now: now), linkMTU) - header
+        let largest = association.parameters.suite.largestInner(sealed: sealed)
+        return packet.source.isV4 ? largest : max(largest, PathMTU.floor(isV4: false))
+    }
+
+    /// Takes in what a router says about one of our packets (ICMP "fragmentation needed", ICMPv6 "packet too big").
+    ///
+    /// spec: RFC 4301 8.2.1 - only if the packet that it quotes was sent under one of our SAs, and not long ago: these
+    /// messages are not authentic. Never below what every link carries.
+    ///
+    /// - Parameters:
+    ///   - mtu: of the next link, in octets.
+    ///   - spi, sequence: of the ESP packet that is quoted.
+    /// - Returns: whether it was believed.
+    @discardableResult
+    public func notePathMTU(
+        _ mtu: Int, destination: IPAddress, spi: UInt32, sequence: UInt32, now: Instant
+    ) -> Bool {
+        guard !destination.isMulticast, let association = outbound[SAKey(spi: spi, destination: destination)] else {
+            return false
+        }
+        // The lower half is what the packet shows.
+        let last = association.counters.sequence
+        let age = UInt32(truncatingIfNeeded: last) &- sequence
+        guard age < Self.quotedRange, age < last else { return false }
+        paths.note(mtu, to: destination, now: now)
+        return true
+    }
+
+    /// How many packets back a router's message may quote.
+    private static let quotedRange: UInt32 = 65_536
+
+    /// Path MTUs that routers told of, by peer.
+    public var pathMTUs: [IPAddress: Int] { paths.all }
+
+    private func source(of association: OutboundSA) -> IPAddress {
+        let isV4 = association.parameters.key.destination.isV4
+        if let source = association.parameters.source, source.isV4 == isV4 { return source }
+        return isV4 ? localV4 : localV6
     }
 
     /// Which SA would protect a packet now.
@@ -110,7 +180,7 @@ public final class SecurityAssociationDatabase {
         throw .noPolicy
     }
 
-    /// Opens an ESP packet in place; gives where the inner IPv4 packet lies.
+    /// Opens an ESP packet in place; gives where the inner packet lies.
     ///
     /// - Parameters:
     ///   - packet: where it lies, SPI to ICV.
@@ -123,7 +193,7 @@ public final class SecurityAssociationDatabase {
         var association: InboundSA?
         var header: (spi: UInt32, sequence: UInt32)?
         do throws(PacketDrop) {
-            guard source != localAddress else { throw .ownPacket }
+            guard source != localV4, source != localV6 else { throw .ownPacket }
             guard packet.lowerBound >= 0, packet.upperBound <= buffer.count, packet.count >= ESPHeader.iv else {
                 throw .malformed
             }
@@ -158,7 +228,8 @@ public final class SecurityAssociationDatabase {
         packet.destination.isMulticast && rule.selector.admits(packet)
     }
 
-    /// Opens what a raw socket for ESP gives: an outer IPv4 header and the ESP packet, at `datagram`.
+    /// Opens what a raw IPv4 socket for ESP gives: an outer IPv4 header and the ESP packet, at `datagram`. (A raw IPv6
+    /// socket gives the ESP packet alone.)
     public func decapsulate(
         in buffer: inout MutableSpan<UInt8>, datagram: Range<Int>, now: Instant
     ) throws(PacketDrop) -> Range<Int> {
@@ -171,7 +242,7 @@ public final class SecurityAssociationDatabase {
             let outer = try InnerPacket(reading: octets)
             let start = datagram.lowerBound
             // Protocol 50, and no fragment: the kernel has put those together.
-            guard outer.ipProtocol == 50, octets.u16(at: 6) & 0x3fff == 0 else { throw .malformed }
+            guard outer.source.isV4, outer.ipProtocol == 50, octets.u16(at: 6) & 0x3fff == 0 else { throw .malformed }
             source = outer.source
             destination = outer.destination
             packet = start + Int(octets[0] & 15) * 4..<start + outer.count
@@ -216,6 +287,7 @@ public final class SecurityAssociationDatabase {
             inbound = [:]
             outbound = [:]
             policies = []
+            paths.removeAll()
         }
     }
 

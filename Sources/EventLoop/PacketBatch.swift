@@ -39,9 +39,14 @@ internal import Glibc
     /// Sends the first `count` slots. A packet that cannot be sent is reported to `failure` with its index and errno,
     /// and the others still go.
     package func send(to descriptor: Int32, count: Int, failure: (Int, Int32) -> Void) {
-        var next = 0
-        while next < count {
-            let sent = unsafe clinux_batch_send(batch, descriptor, UInt32(next), UInt32(count - next))
+        send(0..<count, to: descriptor, failure: failure)
+    }
+
+    /// The same for some of the slots.
+    package func send(_ slots: Range<Int>, to descriptor: Int32, failure: (Int, Int32) -> Void) {
+        var next = slots.lowerBound
+        while next < slots.upperBound {
+            let sent = unsafe clinux_batch_send(batch, descriptor, UInt32(next), UInt32(slots.upperBound - next))
             if sent > 0 {
                 next += Int(sent)
             } else {

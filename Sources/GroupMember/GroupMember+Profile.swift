@@ -241,9 +241,12 @@ extension GroupMember {
     }
 
     private func parameters(_ sa: DataSA, _ key: SAKey, of group: MemberGroup, isOutbound: Bool) -> SAParameters {
-        SAParameters(
+        // Over the other family the data plane knows our address.
+        let isOwnFamily = configuration.local.address.isV4 == key.destination.isV4
+        return SAParameters(
             key: key, selector: sa.selector, suite: sa.suite, cipherKey: sa.cipherKey,
-            authenticationKey: sa.authenticationKey, source: isOutbound ? configuration.local.address : nil,
+            authenticationKey: sa.authenticationKey,
+            source: isOutbound && isOwnFamily ? configuration.local.address : nil,
             senderID: isOutbound ? group.membership.senderID ?? 0 : 0,
             octetLimit: isOutbound ? sa.lifetimeKilobytes.map { UInt64($0) * 1_024 } : nil, name: group.name,
             hasOneSender: group.membership.hasOneSender, lifetime: .seconds(Int64(sa.lifetimeSeconds)))

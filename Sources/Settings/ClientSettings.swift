@@ -16,6 +16,12 @@ public struct ClientSettings: Sendable {
         public var identity: String
     }
 
+    /// Does the packet filter of `satipsec guard` make TCP segments fit the tunnel?
+    public enum SegmentClamp: String, Sendable, Hashable, CaseIterable {
+        case on
+        case off
+    }
+
     /// The wait before phase 1 is tried again; it doubles from try to try.
     public struct Retry: Sendable, Hashable {
         public var first: Duration = .seconds(1)
@@ -55,6 +61,9 @@ public struct ClientSettings: Sendable {
     /// Path of the UNIX socket for the operator's commands.
     public var controlSocket: String
     public var failClosedGuard: Guard
+    public var segmentClamp: SegmentClamp
+    /// DSCP of the encrypted packets, 0 to 63; nil copies that of the packet inside.
+    public var outerDSCP: UInt8?
     public var retry: Retry
     /// What passes in clear and what never does, in the order in which it is looked at.
     public var policy: [PolicyRule]
@@ -64,7 +73,7 @@ public struct ClientSettings: Sendable {
 
     static let keys = [
         "name", "gcks", "address", "psk-file", "phase1", "satellite-interface", "terrestrial-interface", "data-plane",
-        "tunnel-interface", "link-mtu", "control-socket", "guard", "retry", "policy",
+        "tunnel-interface", "link-mtu", "control-socket", "guard", "mss-clamp", "dscp", "retry", "policy",
     ]
 
     /// Reads a configuration file and the secret file it names.
@@ -111,6 +120,8 @@ extension ClientSettings {
         let mtu = top.optional("link-mtu", Scalar<Int>.integer(576...9_000), default: 1_500)
         let socket = top.controlSocket(folder: folder, default: Self.defaultControlSocket)
         let failClosedGuard = top.optional("guard", Scalar<Guard>.word, default: .required)
+        let clamp = top.optional("mss-clamp", Scalar<SegmentClamp>.word, default: .off)
+        let dscp = top.optional("dscp", Scalar<UInt8?>.dscp, default: nil)
         let retry = Self.readRetry(top.mapping("retry", keys: ["first", "most"]))
         let policy = PolicyReader(top).rules()
         if dataPlane != .userspace, !policy.isEmpty {
@@ -118,11 +129,17 @@ extension ClientSettings {
                 top.place(of: "policy"), "is not done by data-plane: \(dataPlane.rawValue)",
                 instead: "write data-plane: userspace, or leave policy out")
         }
+        if dataPlane != .userspace, dscp != nil {
+            top.problems.add(
+                top.place(of: "dscp"), "is not done by data-plane: \(dataPlane.rawValue)",
+                instead: "write data-plane: userspace, or dscp: copy")
+        }
         guard let name, let server, let key, let satellite, let terrestrial, let socket else { return nil }
         self.init(
             name: name, gcks: server, address: address, preSharedKey: key, phase1: phase1,
             satelliteInterface: satellite, terrestrialInterface: terrestrial, dataPlane: dataPlane,
             tunnelInterface: tunnel, linkMTU: mtu, controlSocket: socket, failClosedGuard: failClosedGuard,
+            segmentClamp: clamp, outerDSCP: dscp,
             retry: retry, policy: policy)
     }
 

@@ -132,7 +132,6 @@ struct GroupReader {
     private func readFlow(_ flow: MappingReader) -> TrafficSelector? {
         let source = flow.required("source", Scalar<IPPrefix?>.prefixOrAny)
         let destination = flow.required("destination", .multicast)
-        if let destination { checkFamily(of: destination, at: flow.place(of: "destination")) }
         if case .some(let prefix?) = source, let destination, prefix.address.isV4 != destination.isV4 {
             problems.add(
                 flow.place(of: "source"), "\(prefix) is not of the destination's address family",

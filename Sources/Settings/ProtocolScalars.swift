@@ -118,6 +118,16 @@ extension Scalar where Value == UInt8 {
     private static var names: [(String, UInt8)] { [("any", 0), ("icmp", 1), ("tcp", 6), ("udp", 17)] }
 }
 
+extension Scalar where Value == UInt8? {
+    /// A DSCP (RFC 2474), or `copy`, which is nil.
+    static var dscp: Scalar {
+        Scalar("a DSCP", write: "write copy, or a number from 0 to 63") { text in
+            if text == "copy" { return .some(nil) }
+            return (try? Scalar<UInt8>.integer(0...63).parse(text)).map { .some($0) }
+        }
+    }
+}
+
 extension Scalar where Value == Phase1Suite {
     /// In strongSwan's notation; a suite known to be weak needs `legacy: true` beside it.
     static func phase1Suite(isLegacyAllowed: Bool) -> Scalar {

@@ -32,6 +32,8 @@ struct DataPlaneAnswer: Encodable {
     var tunnelInterface: String
     /// Octets.
     var mtu: Int
+    /// The same for IPv6 packets, where they are carried.
+    var mtuV6: Int?
     var isGuarded: Bool?
     var groups: [Group]
     var packetsFromTunnel: UInt64
@@ -49,6 +51,7 @@ struct DataPlaneAnswer: Encodable {
         terrestrialInterface = status.terrestrialInterface
         tunnelInterface = status.tunnelInterface
         mtu = status.mtu
+        mtuV6 = status.mtuV6
         isGuarded = status.isGuarded
         groups = status.groups.map {
             Group(address: "\($0.address)", isSent: $0.isSent, isReceived: $0.isReceived)

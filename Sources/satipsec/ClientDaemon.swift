@@ -57,6 +57,7 @@ final class ClientDaemon {
             linkMTU: settings.linkMTU,
             requiresGuard: settings.failClosedGuard == .required)
         dataPlane.rules = settings.policy
+        dataPlane.outerDSCP = settings.outerDSCP
         self.dataPlane = dataPlane
     }
 

@@ -38,6 +38,7 @@ struct GuardCommand: ParsableCommand {
                     // Groups' control channels are on the GCKS's port too.
                     ports: [settings.gcks.port, settings.gcks.natPort], policy: settings.policy,
                     terrestrialInterface: satelliteOnly ? nil : settings.terrestrialInterface,
+                    clampedTunnel: settings.segmentClamp == .on ? settings.tunnelInterface : nil,
                     admitsOpened: settings.dataPlane == .pfkey))
             return
         }

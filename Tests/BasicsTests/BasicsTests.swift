@@ -3,6 +3,20 @@ import Basics
 import Testing
 
 @Suite struct AddressTests {
+    // tests: RFC 4291 2.5.6 and 2.7, RFC 3927 2.1
+    @Test func whatNoRouterForwards() {
+        for text in ["224.0.0.22", "ff02::16", "ff01::1", "ff12::1", "ff00::1", "ff30::1"] {
+            #expect(IPAddress(text)?.isLinkLocalMulticast == true, "\(text)")
+        }
+        for text in ["224.0.1.1", "239.1.1.1", "ff05::2", "ff15::1", "ff1e::1", "fe80::1"] {
+            #expect(IPAddress(text)?.isLinkLocalMulticast == false, "\(text)")
+        }
+        for text in ["fe80::1", "febf::1", "169.254.1.1"] { #expect(IPAddress(text)?.isLinkLocal == true, "\(text)") }
+        for text in ["fec0::1", "fd00::1", "2001:db8::1", "169.255.1.1"] {
+            #expect(IPAddress(text)?.isLinkLocal == false, "\(text)")
+        }
+    }
+
     @Test(arguments: [
         ("192.168.1.10", "192.168.1.10"), ("0.0.0.0", "0.0.0.0"), ("::", "::"), ("::1", "::1"),
         ("2001:DB8:0:0:8:800:200C:417A", "2001:db8::8:800:200c:417a"), ("ff15::1234", "ff15::1234"),

@@ -35,7 +35,8 @@ final class Probe {
                 say(
                     FailClosedGuard.ruleset(
                         interface: values["interface"] ?? "sat0", policy: try Self.policy(values["policy"] ?? ""),
-                        terrestrialInterface: values["terrestrial"], admitsOpened: values["backend"] == "pfkey"))
+                        terrestrialInterface: values["terrestrial"], clampedTunnel: values["clamp"],
+                        admitsOpened: values["backend"] == "pfkey"))
                 return
             }
             if let suite = values["suite"].flatMap({ ESPSuite(rawValue: $0) }) {
@@ -68,9 +69,11 @@ final class Probe {
         var configuration = DataPlaneConfiguration(
             satelliteInterface: values["satellite"] ?? "sat0", terrestrialInterface: values["terrestrial"] ?? "lan0",
             tunnelInterface: values["tunnel"] ?? "tun0",
+            mtu: values["mtu"].flatMap { Int($0) },
             remoteNetworks: (values["remote"] ?? "").split(separator: ",").compactMap { IPPrefix($0) },
             requiresGuard: values["unguarded"] == nil)
         configuration.rules = try Self.policy(values["policy"] ?? "")
+        configuration.outerDSCP = values["dscp"].flatMap { UInt8($0) }
         hasOneSender = values["one-sender"] != nil
         if let interface = values["backend"].flatMap({ KernelBackend.Interface(rawValue: $0) }) {
             let kernel = try KernelBackend(interface, configuration: configuration, loop: loop)
@@ -125,9 +128,12 @@ final class Probe {
         case "inbound":
             try backend.apply(.addInbound(Self.parameters(words, source: nil, senderID: 0, hasOneSender: hasOneSender)))
         case "outbound":
-            let source = backend.status().satelliteAddress
+            let key = try Self.key(words)
+            let own = backend.status().satelliteAddresses.first { $0.isV4 == key.destination.isV4 }
             try backend.apply(
-                .addOutbound(Self.parameters(words, source: source, senderID: senderID, hasOneSender: hasOneSender)))
+                .addOutbound(
+                    Self.parameters(
+                        words, source: own ?? key.destination, senderID: senderID, hasOneSender: hasOneSender)))
         case "activate": try backend.apply(.activateOutbound(Self.key(words)))
         case "remove-inbound": try backend.apply(.removeInbound(Self.key(words)))
         case "remove-outbound": try backend.apply(.removeOutbound(Self.key(words)))
@@ -171,13 +177,15 @@ final class Probe {
     private func report() -> String {
         let status = backend.status()
         var fields = [
-            "mtu=\(status.mtu)", "address=\(status.satelliteAddress.map(\.description) ?? "none")",
+            "mtu=\(status.mtu)", "mtu-v6=\(status.mtuV6 ?? 0)",
+            "addresses=\(status.satelliteAddresses.map(\.description).joined(separator: ","))",
             "guarded=\(status.isGuarded.map { $0 ? "yes" : "no" } ?? "unknown")",
             "from-tunnel=\(status.packetsFromTunnel)", "to-tunnel=\(status.packetsToTunnel)",
             "to-satellite=\(status.packetsToSatellite)", "from-satellite=\(status.packetsFromSatellite)",
             "kernel=\(status.kernelPackets)", "fragmentation-failures=\(status.fragmentationFailures)",
             "warnings=\(status.warnings.count)",
         ]
+        fields += status.pathMTUs.map { "path-\($0.key)=\($0.value)" }.sorted()
         fields += associations
         fields += expired.map { "expired-\($0)=yes" }
         fields += status.drops.map { "drop-\($0.key)=\($0.value)" }.sorted()

@@ -22,16 +22,43 @@ private func parameters(_ spi: UInt32, to outer: IPAddress, from: IPPrefix = .al
         #expect(DataPlaneConfiguration.tunnelMTU(linkMTU: 1_500, suites: [.aes256gcm]) == 1_446)
         #expect(DataPlaneConfiguration.tunnelMTU(linkMTU: 1_500, suites: [.aes128sha1, .aes256gcm]) == 1_438)
         #expect(DataPlaneConfiguration.tunnelMTU(linkMTU: 1_500, suites: []) == 1_446, "of the default suite")
+        #expect(DataPlaneConfiguration.tunnelMTU(linkMTU: 1_500, suites: [.aes256gcm], overV4: false) == 1_426)
         for link in stride(from: 576, through: 9_000, by: 7) {
-            for suite in ESPSuite.allCases {
-                let inner = DataPlaneConfiguration.tunnelMTU(linkMTU: link, suites: [suite])
-                #expect(suite.sealedSize(inner: inner) + 20 <= link)
-                #expect(suite.sealedSize(inner: inner + 1) + 20 > link)
-                #expect(suite.sealedSize(inner: inner) - inner + 20 <= PacketPump.largestOverhead)
+            for (suite, isV4) in ESPSuite.allCases.flatMap({ [($0, true), ($0, false)] }) {
+                let header = isV4 ? 20 : 40
+                let inner = DataPlaneConfiguration.tunnelMTU(linkMTU: link, suites: [suite], overV4: isV4)
+                #expect(suite.sealedSize(inner: inner) + header <= link)
+                #expect(suite.sealedSize(inner: inner + 1) + header > link)
+                #expect(suite.sealedSize(inner: inner) - inner + header <= PacketPump.largestOverhead)
             }
             let inner = DataPlaneConfiguration.tunnelMTU(linkMTU: link, suites: ESPSuite.allCases)
             #expect(ESPSuite.allCases.allSatisfy { $0.sealedSize(inner: inner) + 20 <= link })
         }
+    }
+
+    @Test func theTunnelFollowsItsAssociations() throws {
+        let (v4, v6) = (IPAddress.v4(239, 1, 1, 1), try #require(IPAddress("ff15::1")))
+        var mtu = TunnelMTU(linkMTU: 1_500, carriesIPv6: true, fixed: nil)
+        #expect(mtu.device == 1_446 && mtu.v6 == 1_426, "of the default suite")
+        mtu.insert(parameters(1, to: v4))
+        mtu.insert(parameters(2, to: v6, from: .allV6))
+        #expect(mtu.device == 1_446 && mtu.v6 == 1_426)
+        // IPv4 in IPv6: the larger outer header counts for it, and IPv6 gets no more than the interface takes.
+        let peer = try #require(IPAddress("2001:db8::2"))
+        let site = try #require(IPPrefix("192.168.2.0/24"))
+        mtu.insert(parameters(3, to: peer, into: site))
+        #expect(mtu.device == 1_426 && mtu.v6 == 1_426)
+        mtu.remove(SAKey(spi: 3, destination: peer))
+        #expect(mtu.device == 1_446)
+        mtu.remove(SAKey(spi: 1, destination: v4))
+        mtu.remove(SAKey(spi: 2, destination: v6))
+        mtu.removeAll()
+        #expect(mtu.device == 1_446 && mtu.v6 == 1_426, "without any it stays")
+        #expect(TunnelMTU(linkMTU: 1_500, carriesIPv6: false, fixed: nil).v6 == nil)
+        let small = TunnelMTU(linkMTU: 1_280, carriesIPv6: true, fixed: nil)
+        #expect(small.device == 1_280 && small.v6 == 1_280, "the least for IPv6, at the price of fragments")
+        let fixed = TunnelMTU(linkMTU: 1_500, carriesIPv6: true, fixed: 1_600)
+        #expect(fixed.device == 1_600 && fixed.v6 == 1_600)
     }
 
     @Test func errorsTellTheOperatorWhatToDo() {
@@ -121,6 +148,7 @@ private func parameters(_ spi: UInt32, to outer: IPAddress, from: IPPrefix = .al
     @Test func portsAndInterfacesStandInTheRuleset() {
         let plain = FailClosedGuard.ruleset(interface: "sat0", ports: [1_848, 848, 848])
         #expect(plain.contains("udp dport { 848, 1848 } accept"))
+        #expect(!plain.contains("58 }"), "of ICMPv6 only what no router forwards")
         #expect(!plain.contains("frag-off"))
         let both = FailClosedGuard.ruleset(interface: "sat0", terrestrialInterface: "lan\"0\n")
         #expect(both.contains("udp dport { 500, 848, 4500 } accept"))

@@ -2,10 +2,12 @@
 import Glibc
 import Testing
 
-/// Two gateways in network namespaces, judged from outside: see `Tests/Judges/gateway.sh` for what is checked.
-@Suite struct GatewayTests {
-    @Test func multicastCrossesTheSatelliteProtectedAndNothingElseDoes() throws {
-        let script = String(#filePath.dropLast("DataPlaneTests/GatewayTests.swift".count)) + "Judges/gateway.sh"
+/// Two gateways in network namespaces, judged from outside: see `Tests/Judges/gateway.sh` and `gateway6.sh` for what is
+/// checked.
+@Suite(.serialized) struct GatewayTests {
+    @Test(arguments: ["gateway.sh", "gateway6.sh"])
+    func multicastCrossesTheSatelliteProtectedAndNothingElseDoes(judge: String) throws {
+        let script = String(#filePath.dropLast("DataPlaneTests/GatewayTests.swift".count)) + "Judges/" + judge
         let lines = try output(of: script, [try builtProgram("dataplane-probe")]).split(separator: "\n")
         #expect(lines.last == "all ok")
         #expect(lines.count > 50, "every check reports a line")

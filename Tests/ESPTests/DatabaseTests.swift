@@ -7,7 +7,7 @@ import Testing
 private let group2 = IPAddress.v4(239, 1, 1, 2)
 
 private func database(limits: Limits = Limits(), address: IPAddress = gateway) -> SecurityAssociationDatabase {
-    SecurityAssociationDatabase(localAddress: address, limits: limits, random: SeededRandom(seed: 3))
+    SecurityAssociationDatabase(localAddresses: [address], limits: limits, random: SeededRandom(seed: 3))
 }
 
 private func key(_ spi: UInt32, _ destination: IPAddress = group) -> SAKey { SAKey(spi: spi, destination: destination) }

@@ -10,7 +10,7 @@ extension LogEvent {
 /// One line of each kind of drop, with what is known of the packet.
 @Suite struct DropLogTests {
     private func database() throws -> SecurityAssociationDatabase {
-        let database = SecurityAssociationDatabase(localAddress: otherGateway, random: SeededRandom(seed: 2))
+        let database = SecurityAssociationDatabase(localAddresses: [otherGateway], random: SeededRandom(seed: 2))
         try database.apply(.addInbound(parameters()))
         return database
     }

@@ -91,7 +91,7 @@ private let suites: [ESPSuite] = [.aes256gcm, .chacha20poly1305, .aes128sha256, 
         association.extendedSequence = true
         #expect(throws: SAError.extendedSequence) { try InboundSA(association) }
         #expect(throws: SAError.extendedSequence) { try OutboundSA(association, random: SeededRandom(seed: 1)) }
-        let database = SecurityAssociationDatabase(localAddress: gateway, random: SeededRandom(seed: 1))
+        let database = SecurityAssociationDatabase(localAddresses: [gateway], random: SeededRandom(seed: 1))
         #expect(throws: SAError.extendedSequence) { try database.apply(.addInbound(association)) }
     }
 }
@@ -99,7 +99,7 @@ private let suites: [ESPSuite] = [.aes256gcm, .chacha20poly1305, .aes128sha256, 
 @Suite struct LimitTests {
     /// Whatever was configured, a key protects no more than its suite allows.
     @Test func aSuiteHasLimitsOfItsOwn() throws {
-        let database = SecurityAssociationDatabase(localAddress: gateway, random: SeededRandom(seed: 1))
+        let database = SecurityAssociationDatabase(localAddresses: [gateway], random: SeededRandom(seed: 1))
         let cases: [(ESPSuite, configured: UInt64?, limit: UInt64?)] = [
             (.tripleDESsha1, nil, 1 << 26), (.tripleDESsha1, 1_000, 1_000), (.tripleDESsha1, 1 << 40, 1 << 26),
             (.aes256gcm, nil, 1 << 38), (.aes128sha256, nil, 1 << 50), (.chacha20poly1305, nil, nil),

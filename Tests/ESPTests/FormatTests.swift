@@ -88,7 +88,7 @@ private func padded(_ payload: [UInt8], next: UInt8 = 4) -> [UInt8] {
     @Test func nextHeaders() throws {
         #expect(try result(of: padded([UInt8](repeating: 7, count: 30), next: 59)) == .dummy)
         #expect(try result(of: padded([], next: 59)) == .dummy)
-        let v6: [UInt8] = [0x60] + [UInt8](repeating: 0, count: 39)
+        let v6: [UInt8] = [0x60, 0, 0, 0, 0, 0, 59] + [UInt8](repeating: 0, count: 33)
         #expect(try result(of: padded(v6, next: 41)) == .policyMismatch)
         for next: UInt8 in [0, 1, 6, 17, 50, 51, 255] {
             #expect(try result(of: padded(inner(), next: next)) == .policyMismatch)

@@ -27,7 +27,7 @@ private func outer(_ sealed: [UInt8], to destination: IPAddress = group) -> [UIn
             suite = parameters.suite.rawValue
             cipher_key = hexadecimal(parameters.cipherKey.revealed())
             authentication_key = hexadecimal(parameters.authenticationKey?.revealed() ?? [])
-            source = gateway.description
+            source = parameters.source?.description ?? gateway.description
             destination = parameters.key.destination.description
             spi = parameters.key.spi
             (self.first, self.high) = (first, high)
@@ -84,7 +84,7 @@ private func outer(_ sealed: [UInt8], to destination: IPAddress = group) -> [UIn
                 #expect(opened == hexadecimal(original), "\(suite)")
             }
             #expect(answer.opened.count == originals.count + 1 && answer.opened.last == .some(nil), "\(suite) verifies")
-            let receiver = SecurityAssociationDatabase(localAddress: otherGateway, random: SystemRandom())
+            let receiver = SecurityAssociationDatabase(localAddresses: [otherGateway], random: SystemRandom())
             try receiver.apply(.addInbound(association))
             #expect(answer.sealed.count == originals.count)
             // Scapy's IVs are random throughout, and a group's receiver takes the first two octets for the sender.
@@ -93,6 +93,43 @@ private func outer(_ sealed: [UInt8], to destination: IPAddress = group) -> [UIn
                 #expect(drop { () throws(PacketDrop) in try receiver.open(datagram: hex(sealed)) } == .replay)
             }
             #expect(receiver.totalDrops == [.replay: UInt64(originals.count)], "\(suite)")
+        }
+    }
+
+    /// gatewayV6 -> otherGateway(V6): the other nestings, unicast and of a group.
+    @Test func nestings() throws {
+        let suites: [ESPSuite] = [.aes256gcm, .chacha20poly1305, .aes128sha1, .aes128sha256, .nullSHA256]
+        let nestings: [(isOuterV4: Bool, isInnerV4: Bool)] = [(true, false), (false, true), (false, false)]
+        let inners = { (isV4: Bool) in (Array(0...17) + [1_000]).map { isV4 ? inner($0) : innerV6($0) } }
+        var requests: [Request] = []
+        var receivers: [InboundSA] = []
+        for (suite, nesting) in suites.flatMap({ suite in nestings.map { (suite, $0) } }) {
+            let destination = nesting.isOuterV4 ? otherGateway : nesting.isInnerV4 ? otherGatewayV6 : groupV6
+            let source = nesting.isOuterV4 ? gateway : gatewayV6
+            let all: IPPrefix = nesting.isInnerV4 ? .allV4 : .allV6
+            let association = parameters(
+                suite, spi: 0xfedc_6001, destination: destination,
+                selector: TrafficSelector(source: all, destination: all), source: source, senderID: 0xbeef)
+            let sender = try OutboundSA(association, random: SystemRandom())
+            let ours = try inners(nesting.isInnerV4).map { original in
+                let sealed = try sender.seal(original)
+                return nesting.isOuterV4
+                    ? outer(sealed, to: destination) : packetV6(from: source, to: destination, next: 50, sealed)
+            }
+            requests.append(Request(association, open: ours, seal: inners(nesting.isInnerV4)))
+            receivers.append(try InboundSA(association))
+        }
+        let answers = try Self.ask(requests)
+        try #require(answers.count == requests.count)
+        for (index, answer) in answers.enumerated() {
+            let nesting = nestings[index % nestings.count]
+            let originals = inners(nesting.isInnerV4)
+            #expect(answer.opened == originals.map { hexadecimal($0) }, "\(suites[index / nestings.count])")
+            try #require(answer.sealed.count == originals.count)
+            for (original, sealed) in zip(originals, answer.sealed) {
+                let header = InnerPacket.headerSize(isV4: nesting.isOuterV4)
+                #expect(try receivers[index].open([UInt8](hex(sealed)[header...])) == original)
+            }
         }
     }
 
@@ -156,7 +193,7 @@ private func outer(_ sealed: [UInt8], to destination: IPAddress = group) -> [UIn
                 "-r", file.path, "-o", "esp.enable_encryption_decode:TRUE", "-o",
                 "esp.enable_authentication_check:TRUE", "-Y", "esp", "-T", "fields", "-E", "occurrence=l",
                 "-e", "ip.dst", "-e", "esp.spi", "-e", "esp.sequence", "-e", "udp.dstport", "-e", "data.data",
-                "-e", "esp.icv_good",
+                "-e", "esp.icv_good", "-e", "ipv6.dst",
             ], package: "tshark", environment: ["WIRESHARK_CONFIG_DIR": folder.path])
         return String(decoding: output, as: UTF8.self).split(separator: "\n").map {
             $0.split(separator: "\t", omittingEmptySubsequences: false).map(String.init)
@@ -188,12 +225,38 @@ private func outer(_ sealed: [UInt8], to destination: IPAddress = group) -> [UIn
         let lines = try Self.dissect(packets, keys: keys)
         try #require(lines.count == expected.count)
         for (line, wanted) in zip(lines, expected) {
-            try #require(line.count == 6)
+            try #require(line.count == 7)
             #expect(line[0] == wanted.group.description && line[1] == wanted.spi && line[2] == String(wanted.sequence))
             #expect(line[3] == String(40_000 + Int(wanted.group.octets[3]) - 1), "the inner port")
             #expect(line[4] == hexadecimal(wanted.data), "the inner data")
             // tshark 4.0 checks no tag of an AEAD.
             #expect(wanted.isAEAD || line[5] == "1", "the ICV")
+        }
+    }
+
+    @Test func decryptsOurIPv6Packets() throws {
+        let suites: [ESPSuite] = [.aes128gcm, .aes256gcm, .aes128sha1, .aes256sha256]
+        let sizes = [1, 2, 3, 20, 1_000]
+        func data(_ suite: Int, _ size: Int) -> [UInt8] {
+            (0..<sizes[size]).map { UInt8(truncatingIfNeeded: $0 &* 3 &+ suite) }
+        }
+        var packets: [[UInt8]] = []
+        var keys: [String] = []
+        for (index, suite) in suites.enumerated() {
+            let association = parametersV6(suite, spi: 0xa000_6001 + UInt32(index), source: gatewayV6)
+            keys.append(wiresharkLine(for: association, source: index % 2 == 0 ? gatewayV6 : nil))
+            let sender = try OutboundSA(association, random: SystemRandom())
+            for size in sizes.indices {
+                let original = packetV6(datagram(to: 40_000, data(index, size)))
+                packets.append(packetV6(from: gatewayV6, to: groupV6, next: 50, try sender.seal(original)))
+            }
+        }
+        let lines = try Self.dissect(packets, keys: keys)
+        try #require(lines.count == packets.count)
+        for (number, line) in lines.enumerated() {
+            let (suite, size) = number.quotientAndRemainder(dividingBy: sizes.count)
+            #expect(line[1] == "0xa000600\(suite + 1)" && line[2] == "\(size + 1)" && line[3] == "40000")
+            #expect(line[4] == hexadecimal(data(suite, size)) && line[6] == groupV6.description)
         }
     }
 

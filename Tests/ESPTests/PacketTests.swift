@@ -255,7 +255,7 @@ struct FormatCase: Sendable {
     @Test(arguments: ESPSuite.allCases)
     func replaysUnderAnotherSource(suite: ESPSuite) throws {
         let sender = try OutboundSA(parameters(suite, source: gateway, senderID: 7), random: SeededRandom(seed: 1))
-        let receiver = SecurityAssociationDatabase(localAddress: otherGateway, random: SeededRandom(seed: 2))
+        let receiver = SecurityAssociationDatabase(localAddresses: [otherGateway], random: SeededRandom(seed: 2))
         try receiver.apply(.addInbound(parameters(suite)))
         let sealed = try sender.seal(inner())
         #expect(try receiver.open(sealed) == inner())

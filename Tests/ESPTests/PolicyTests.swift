@@ -9,7 +9,7 @@ import Testing
 
     private func database(_ rules: [PolicyRule]) throws -> SecurityAssociationDatabase {
         let database = SecurityAssociationDatabase(
-            localAddress: otherGateway, rules: rules, random: SeededRandom(seed: 2))
+            localAddresses: [otherGateway], rules: rules, random: SeededRandom(seed: 2))
         try database.apply(.addInbound(parameters()))
         try database.apply(.addOutbound(parameters(spi: 0x1002, source: otherGateway)))
         try database.apply(.activateOutbound(parameters(spi: 0x1002).key))
@@ -60,7 +60,7 @@ import Testing
         let rule = PolicyRule(
             .discard, TrafficSelector(source: lan, destination: prefix("10.7.0.0/16"), ipProtocol: 6))
         let database = SecurityAssociationDatabase(
-            localAddress: otherGateway, rules: [rule], random: SeededRandom(seed: 2))
+            localAddresses: [otherGateway], rules: [rule], random: SeededRandom(seed: 2))
         try database.apply(.addInbound(association))
         let sender = try OutboundSA(association, random: SeededRandom(seed: 1))
         func open(from source: IPAddress, _ ipProtocol: UInt8) throws -> PacketDrop? {

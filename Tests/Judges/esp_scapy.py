@@ -5,7 +5,7 @@
 Reads a list of JSON objects on standard input, one for each SA:
   suite, spi, cipher_key, authentication_key (hexadecimal or ""), source, destination: the SA
   high: the upper half of extended sequence numbers, or null; first: the lower half of the first packet to seal
-  open: outer IPv4 packets to decrypt, seal: inner IPv4 packets to encrypt (hexadecimal)
+  open: outer packets to decrypt, seal: inner packets to encrypt (hexadecimal, each IPv4 or IPv6)
 Writes one for each: opened (the inner packets, or null where scapy refuses) and sealed (outer packets).
 """
 import json
@@ -18,6 +18,7 @@ logging.getLogger("scapy").setLevel(logging.ERROR)
 from cryptography.hazmat.primitives.ciphers import algorithms, modes
 from cryptography.hazmat.primitives.hmac import HMAC
 from scapy.layers.inet import IP
+from scapy.layers.inet6 import IPv6
 from scapy.layers.ipsec import AUTH_ALGOS, CRYPT_ALGOS, ESP, CryptAlgo, SecurityAssociation
 
 CIPHERS = {"aes128": "AES-CBC", "aes192": "AES-CBC", "aes256": "AES-CBC", "3des": "3DES", "des": "DES",
@@ -63,7 +64,13 @@ def algorithms_of(suite):
     return CIPHERS[cipher], HASHES[integrity], None
 
 
+def packet(text):
+    octets = bytes.fromhex(text)
+    return IPv6(octets) if octets[0] >> 4 == 6 else IP(octets)
+
+
 def association(request):
+    outer = IPv6 if ":" in request["source"] else IP
     cipher, integrity, icv_size = algorithms_of(request["suite"])
     return SecurityAssociation(
         ESP,
@@ -74,15 +81,15 @@ def association(request):
         crypt_icv_size=icv_size,
         auth_algo=integrity,
         auth_key=bytes.fromhex(request["authentication_key"]) or None,
-        tunnel_header=IP(src=request["source"], dst=request["destination"]),
+        tunnel_header=outer(src=request["source"], dst=request["destination"]),
         esn_en=request["high"] is not None,
         esn=request["high"] or 0,
     )
 
 
-def opened(sa, packet):
+def opened(sa, text):
     try:
-        return bytes(sa.decrypt(IP(bytes.fromhex(packet)))).hex()
+        return bytes(sa.decrypt(packet(text))).hex()
     except Exception:
         return None
 
@@ -91,8 +98,8 @@ def answer(request):
     ExtendedHMAC.high = request["high"]
     opener, sealer = association(request), association(request)
     return {
-        "opened": [opened(opener, packet) for packet in request["open"]],
-        "sealed": [bytes(sealer.encrypt(IP(bytes.fromhex(packet)))).hex() for packet in request["seal"]],
+        "opened": [opened(opener, text) for text in request["open"]],
+        "sealed": [bytes(sealer.encrypt(packet(text))).hex() for text in request["seal"]],
     }
 
 

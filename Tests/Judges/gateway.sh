@@ -23,35 +23,7 @@ fi
 mount -t tmpfs tmpfs /run && mkdir /run/netns || exit 1
 work=/run/gateway
 mkdir $work && cd $work || exit 1
-python=/usr/bin/python3
-failures=0
-
-ok() { echo "ok: $1"; }
-fail() { echo "FAIL: $1"; failures=$((failures + 1)); }
-# check TEXT COMMAND...: the command decides.
-check() {
-    local text=$1
-    shift
-    if "$@" >/dev/null 2>&1; then ok "$text"; else fail "$text [$*]"; fi
-}
-# The field NAME of the line in FILE: values are written name=value.
-field() { grep -o "\b$2=[^ ]*" "$1" | tail -1 | cut -d= -f2; }
-is() { # TEXT FILE NAME EXPECTED
-    local got
-    got=$(field "$2" "$3")
-    if [ "$got" = "$4" ]; then ok "$1"; else fail "$1: $3 is '$got', not '$4' ($(tr '\n' '|' <"$2" | cut -c1-300))"; fi
-}
-within() { ip netns exec "$@"; }
-tool() { local place=$1; shift; ip netns exec "$place" $python "$here/gateway_tools.py" "$@"; }
-# Waits until FILE has a line that matches.
-await() {
-    for _ in $(seq 200); do
-        grep -q "$2" "$1" 2>/dev/null && return 0
-        sleep 0.02
-    done
-    fail "waited in vain for '$2' in $1: $(cat "$1" 2>/dev/null)"
-    return 1
-}
+. "$here/gateway_lib.sh"
 
 # --- The network ----------------------------------------------------------------------------------------------------
 for name in srv gwA seg gwB rcv out; do
@@ -59,13 +31,6 @@ for name in srv gwA seg gwB rcv out; do
     within $name ip link set lo up
     within $name sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0
 done
-wire() { # NAMESPACE INTERFACE ADDRESS NAMESPACE INTERFACE [ADDRESS]
-    ip link add "$2" netns "$1" type veth peer name "$5" netns "$4"
-    [ "$3" = - ] || within "$1" ip addr add "$3" dev "$2"
-    [ "${6--}" = - ] || within "$4" ip addr add "$6" dev "$5"
-    within "$1" ip link set "$2" up
-    within "$4" ip link set "$5" up
-}
 wire srv eth0 192.168.1.10/24 gwA lan0 192.168.1.1/24
 wire rcv eth0 192.168.2.10/24 gwB lan0 192.168.2.1/24
 within seg ip link add bridge type bridge mcast_snooping 0
@@ -84,81 +49,10 @@ for gateway in gwA gwB; do
 done
 macB=$(within gwB cat /sys/class/net/sat0/address)
 
-# --- Starting and telling the probes --------------------------------------------------------------------------------
-declare -A probe_pid
-start() { # GATEWAY ARGUMENT...
-    local place=$1 sender=1
-    shift
-    [ "$place" = gwB ] && sender=2
-    : >"$place.log"
-    ip netns exec "$place" "$probe" sender=$sender "$@" <"$place.in" >"$place.log" 2>&1 &
-    probe_pid[$place]=$!
-    if [ "$place" = gwA ]; then exec 5>"$place.in"; else exec 6>"$place.in"; fi
-    # Nothing that follows would make sense without it.
-    await "$place.log" '^ready' || exit 1
-}
-tell() { # GATEWAY LINE
-    local before
-    before=$(wc -l <"$1.log")
-    if [ "$1" = gwA ]; then echo "$2" >&5; else echo "$2" >&6; fi
-    for _ in $(seq 200); do
-        [ "$(wc -l <"$1.log")" -gt "$before" ] && break
-        sleep 0.02
-    done
-    tail -1 "$1.log" >"$1.answer"
-    case $(cat "$1.answer") in ok | mtu=*) ;; *) fail "$1: '$2' was answered '$(cat "$1.answer")'" ;; esac
-}
-status() { tell "$1" status; }
-# GATEWAY SPI COUNT: waits until the SA has sent that many packets.
-sent() {
-    for _ in $(seq 100); do
-        status "$1"
-        [ "$(field "$1.answer" "outbound-$2")" -ge "$3" ] && return
-        sleep 0.02
-    done
-    fail "$1 never sent $3 packets with SA $2"
-}
-end() { # GATEWAY: waits for the probe's end
-    wait "${probe_pid[$1]}" 2>/dev/null
-    if [ "$1" = gwA ]; then exec 5>&-; else exec 6>&-; fi
-}
 one_way=239.1.1.1 two_way=239.1.1.2
 # sa SPI GROUP SUITE: for the commands inbound and outbound
 sa() { echo "$1 $2 $3 0.0.0.0/0 $2/32"; }
 
-# Not by a function: the process to end must be the sniffer itself, which `ip netns exec` replaces itself by.
-sniff() {
-    ip netns exec out $python "$here/gateway_tools.py" sniff --interface sat0 >"$1" &
-    sniffer=$!
-    await "$1" '^ready'
-}
-unsniff() { sleep 0.15; kill -TERM $sniffer; wait $sniffer; }
-# A receiver in the background, for as long as it takes: it ends when it has its count, or is told to.
-declare -A receivers
-hear() { # FILE NAMESPACE ARGUMENT...
-    local file=$1 place=$2
-    shift 2
-    ip netns exec "$place" $python "$here/gateway_tools.py" receive "$@" >"$file" &
-    receivers[$file]=$!
-    await "$file" '^ready'
-}
-heard() { wait "${receivers[$1]}"; } # FILE: waits until it has its count
-# FILE...: when what must not arrive has had time to arrive.
-hush() {
-    local file
-    sleep 0.25
-    for file in "$@"; do kill -TERM "${receivers[$file]}"; wait "${receivers[$file]}"; done
-}
-# total FILE NAME: the count of the line NAME
-total() { sed -n "s/^$2 count=//p" "$1"; }
-equals() { [ "$1" = "$2" ]; }
-no_clear() { # TEXT FILE
-    if equals "$(total "$2" clear-total)/$(total "$2" marker)" 0/0; then
-        ok "$1"
-    else
-        fail "$1: $(grep clear "$2" | tr '\n' '|')"
-    fi
-}
 # Everything that could leak, from both sides and from the gateways themselves.
 pour() {
     tool srv send --to $one_way --interface eth0 --count 10 --interval 1 >/dev/null &
@@ -253,8 +147,7 @@ is "one way: each router takes one from the TTL" rcv.log ttl 6
 no_clear "one way: nothing in clear" oneway.log
 check "one way: outer source and destination are gateway and group" \
     equals "$(total oneway.log "esp 10.0.0.1>$one_way spi=101")" 200
-check "one way: the DSCP shows outside, the congestion mark does not" \
-    equals "$(grep ^tos oneway.log)" "tos 136 count=200"
+check "one way: DSCP and ECN field show outside" equals "$(grep ^tos oneway.log)" "tos 137 count=200"
 
 # --- 6. Both ways ---------------------------------------------------------------------------------------------------
 for gateway in gwA gwB; do

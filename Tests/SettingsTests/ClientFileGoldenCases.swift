@@ -213,7 +213,14 @@ extension GoldenCases {
             says: """
                 satipsec.yaml:2:1: groups: is not a known key; known here are name, gcks, address, psk-file, \
                 phase1, satellite-interface, terrestrial-interface, data-plane, tunnel-interface, link-mtu, \
-                control-socket, guard, retry, policy
+                control-socket, guard, mss-clamp, dscp, retry, policy
+                """),
+        Case(
+            "DSCP that is none",
+            replace: "name: site1",
+            by: "name: site1\ndscp: 64",
+            says: """
+                satipsec.yaml:2:7: dscp: "64" is not a DSCP; write copy, or a number from 0 to 63
                 """),
     ]
 }

@@ -70,6 +70,15 @@ import Testing
         #expect(settings.retry == ClientSettings.Retry(first: .milliseconds(500), most: .seconds(30)))
     }
 
+    @Test func headersOfEncryptedPackets() throws {
+        func parse(_ line: String) throws -> ClientSettings {
+            try ClientSettings.parse(GoldenCases.goodClient + "\n\(line)\n", file: folder.path + "/satipsec.yaml")
+        }
+        #expect(try parse("mss-clamp: on").segmentClamp == .on)
+        #expect(try parse("dscp: 46").outerDSCP == 46 && parse("dscp: 0").outerDSCP == 0)
+        #expect(try parse("dscp: copy").outerDSCP == nil)
+    }
+
     @Test func whatIsLeftOutHasItsDefault() throws {
         let settings = try ClientSettings.parse(GoldenCases.goodClient, file: folder.path + "/satipsec.yaml")
         #expect(settings.gcks.port == 848)
@@ -82,6 +91,7 @@ import Testing
         #expect(settings.linkMTU == 1_500)
         #expect(settings.controlSocket == "/run/satipsec/satipsec.sock")
         #expect(settings.failClosedGuard == .required)
+        #expect(settings.segmentClamp == .off && settings.outerDSCP == nil)
         #expect(settings.retry == ClientSettings.Retry())
     }
 

@@ -93,6 +93,13 @@ import Testing
         #expect(try group(ships: 1, "backward-secrecy: true").backwardSecrecy && !group(ships: 8).backwardSecrecy)
     }
 
+    /// Outside a group's packets are of its own family, whatever that of the GCKS is.
+    @Test func flowsMayBeOfTheOtherFamily() throws {
+        let text = GoldenCases.goodServer.replacing("destination: 239.1.1.1", with: "destination: ff18::2")
+        let flow = try #require(parse(text).inventory.groups.first?.flows.first)
+        #expect(flow.source == .allV6 && flow.destination == IPPrefix("ff18::2"))
+    }
+
     /// Every suite by its name; the weak ones only with `legacy: true`.
     @Test(arguments: ESPSuite.allCases)
     func suitesOfESP(suite: ESPSuite) throws {

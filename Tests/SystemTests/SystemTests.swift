@@ -3,9 +3,11 @@ import Foundation
 import Testing
 
 /// The daemons as an operator runs them: a key server and two clients on one segment, in network namespaces, through
-/// faults, restarts and commands. `system.py` prints one line per check.
-@Suite struct SystemTests {
-    @Test func daemonsBearWhatOperatorsAndNetworksDoToThem() throws {
+/// faults, restarts and commands. `system.py` prints one line per check, and so does `ipv6.py`, where the same is done
+/// over IPv6 with groups of both families.
+@Suite(.serialized) struct SystemTests {
+    @Test(arguments: [("system.py", 50), ("ipv6.py", 17)])
+    func daemonsBearWhatOperatorsAndNetworksDoToThem(script: String, checks: Int) throws {
         let folder = URL(filePath: #filePath).deletingLastPathComponent()
         let process = Process()
         // A child of a Swift task starts with its signals blocked, and would not hear of the time limit.
@@ -16,7 +18,7 @@ import Testing
         let bundle = arguments.first { $0.hasSuffix(".xctest") }.map { URL(filePath: $0).deletingLastPathComponent() }
         process.arguments = [
             "--default-signal", "timeout", "--kill-after=10", "300", "/usr/bin/python3",
-            folder.appending(path: "system.py").path, (bundle ?? programs).path,
+            folder.appending(path: script).path, (bundle ?? programs).path,
         ]
         let output = Pipe()
         process.standardOutput = output
@@ -27,6 +29,6 @@ import Testing
         let lines = text.split(separator: "\n")
         #expect(process.terminationStatus == 0, "\(text)")
         #expect(!lines.contains { $0.hasPrefix("FAILED") }, "\(text)")
-        #expect(lines.count { $0.hasPrefix("ok: ") } == 50, "\(text)")
+        #expect(lines.count { $0.hasPrefix("ok: ") } == checks, "\(text)")
     }
 }

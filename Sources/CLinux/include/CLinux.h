@@ -44,8 +44,8 @@ int clinux_interface_is_up(const char *name);
 /* Sets the MTU (when positive) and brings the interface up. The length of the transmission queue (when positive) is set
    where that is allowed. */
 int clinux_interface_configure(const char *name, int mtu, int queue);
-/* Adds (or with add = 0 takes away) an IPv4 route through an interface. */
-int clinux_route_change(const char *name, uint32_t network, int prefix_length, int metric, int add);
+/* Adds (or with add = 0 takes away) a route through an interface. */
+int clinux_route_change(const char *name, const struct clinux_address *network, int prefix_length, int metric, int add);
 
 /* Opens a TUN (tap = 0) or TAP device without packet information header. `name` holds CLINUX_NAME_OCTETS octets and
    receives the name in use; an empty one lets the kernel choose. The interface goes with the descriptor. */
@@ -58,9 +58,27 @@ int clinux_tun_open(char *name, int tap);
 int clinux_udp_open(const struct clinux_address *address, const char *interface);
 /* The port a socket is bound to. */
 int clinux_local_port(int fd);
-/* A raw IPv4 socket for ESP on one interface; its buffers are made as large as the system allows, up to
-   `buffer_octets` each. */
-int clinux_esp_open(const char *interface, int buffer_octets);
+/* A raw socket of a family for ESP on one interface, `hops` being the TTL or hop limit of unicasts; its buffers are
+   made as large as the system allows, up to `buffer_octets` each. What it receives begins with the IPv4 header, or with
+   ESP itself over IPv6, which has the traffic class in the slot. */
+int clinux_esp_open(int family, const char *interface, int hops, int buffer_octets);
+/* What may happen to a packet that leaves: 0 it may be cut on its way, where the family allows that; 1 it may not (DF);
+   2 it is larger than its path, and the kernel cuts it here where it knows that path. */
+int clinux_fragmentation(int fd, int family, int mode);
+
+/* What a router said about a packet that we sent. */
+struct clinux_error {
+    struct clinux_address destination; /* of that packet */
+    uint32_t mtu; /* 0 when it said anything else than "too big" */
+    uint32_t count;
+    uint8_t octets[8]; /* the beginning of what followed its IP header */
+};
+
+/* Takes the next message from a raw socket's error queue; -EAGAIN when there is none. */
+int clinux_error_next(int fd, struct clinux_error *error);
+/* Sends one ICMP or ICMPv6 message, type to end, by the route to its destination. The kernel fills in the checksum of
+   ICMPv6 only. */
+int clinux_icmp_send(const struct clinux_address *destination, const uint8_t *octets, unsigned count);
 /* How multicasts leave: interface index (0 leaves it), TTL or hop limit, whether this host hears them. */
 int clinux_multicast_output(int fd, int family, unsigned interface, int ttl, int loop);
 /* A socket whose only use is to hold group memberships. */
@@ -79,7 +97,7 @@ struct clinux_slot {
     uint32_t start; /* of what to send; ignored on receipt, which begins at 0 */
     uint32_t count;
     uint32_t truncated; /* received, but it did not fit */
-    uint32_t traffic_class; /* of what to send over IPv4: the DSCP and ECN octet; 0 leaves it */
+    uint32_t traffic_class; /* DSCP and ECN octet of what to send (0 leaves it), or received over IPv6 */
     struct clinux_address local, remote;
 };
 struct clinux_batch;
@@ -93,17 +111,18 @@ int clinux_batch_receive(struct clinux_batch *batch, int fd, unsigned limit);
    of the first. */
 int clinux_batch_send(struct clinux_batch *batch, int fd, unsigned first, unsigned count);
 
-/* --- The kernel's IPv4 multicast router -------------------------------------------------------------------------- */
+/* --- The kernel's multicast routers, one a family ---------------------------------------------------------------- */
 
-/* Becomes the multicast router of this network namespace; -EADDRINUSE when there is one. */
-int clinux_mroute_open(void);
+/* Becomes the multicast router of this network namespace for family 4 or 6; -EADDRINUSE when there is one. */
+int clinux_mroute_open(int family);
 /* Gives it up: all its interfaces and routes go. */
-int clinux_mroute_close(int fd);
+int clinux_mroute_close(int fd, int family);
 /* Makes an interface the virtual interface of that number. */
-int clinux_mroute_add_interface(int fd, int number, unsigned interface);
+int clinux_mroute_add_interface(int fd, int family, int number, unsigned interface);
 /* Adds or replaces the route of (source, group) from a parent to the virtual interfaces in `outputs`, a bit set.
-   Source 0 makes it the (*,G) entry. */
-int clinux_mroute_add(int fd, uint32_t source, uint32_t group, int parent, uint32_t outputs);
-int clinux_mroute_remove(int fd, uint32_t source, uint32_t group, int parent);
+   An unspecified source makes it the (*,G) entry. */
+int clinux_mroute_add(int fd, const struct clinux_address *source, const struct clinux_address *group, int parent,
+                      uint32_t outputs);
+int clinux_mroute_remove(int fd, const struct clinux_address *source, const struct clinux_address *group, int parent);
 
 #endif
