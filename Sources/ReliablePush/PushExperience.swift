@@ -30,6 +30,9 @@ public struct PushExperience: Sendable, Hashable {
     /// carefully it is asked: so much for each doubling.
     private static let waste = 0.0045
 
+    /// Below so many members not even one or two may be expected to miss the first transmission.
+    private static let smallGroup = 96.0
+
     /// So many members may be expected to miss the first transmission: one or two of many, none of a few.
     static func tolerance(members: Int) -> Double { min(1.5, Double(members) / 64) }
 
@@ -40,10 +43,13 @@ public struct PushExperience: Sendable, Hashable {
     }
 
     private static func extra(dataCount k: Int, members: Double, loss: Double) -> Int {
-        if k == 1 { return copies(losers: members, members: members, loss: loss) - 1 }
-        return extra(
+        let tolerated = extra(
             dataCount: k, atLeast: 0, most: most(k), tolerance: tolerance(members: Int(members))
         ) { missing(dataCount: k, extra: $0, members: members, loss: loss) }
+        guard k == 1 else { return tolerated }
+        let copies = copies(losers: members, members: members, loss: loss)
+        // One transaction of a few members tells nothing of the loss, and one of them is many.
+        return members < smallGroup ? max(copies - 1, tolerated) : copies - 1
     }
 
     /// The most copies of one datagram of which few are in vain. With lambda(c) = R p^c of R members expected to lack c
@@ -76,10 +82,11 @@ public struct PushExperience: Sendable, Hashable {
             ? heard / share : (inertia * expected + heard) / (inertia + share)
     }
 
-    /// Each of these is one chance of a thousand, if what is expected is right.
+    /// Each of these is one chance of a thousand, if what is expected is right. A single answer never is one, however
+    /// small the share: that would count as thousands of losers, and the copies after it for many transactions.
     private static func isSurprise(heard: Double, share: Double, expected: Double) -> Bool {
         let mean = expected * share
-        return heard >= 3 + 3 * mean || heard >= 2 && mean < 0.04 || heard >= 1 && mean < 0.001
+        return heard >= 3 + 3 * mean || heard >= 2 && mean < 0.04
     }
 
     /// How many datagrams a repair sends to `losers` members of which each needs `needed`.
@@ -116,16 +123,11 @@ public struct PushExperience: Sendable, Hashable {
             loss = min(raised, Self.lossRange.upperBound)
             return
         }
-        let heard = losers * share
-        var next = losers
+        // A datagram more is a small part of a block: it may be sent on little evidence.
+        let share = k == 1 ? share : 1
         // What was configured is no more than a guess.
-        if loss != nil || losers == 0 {
-            next = Self.lacking(heard: heard, share: share, expected: expected)
-            // What is noticed because it is much is likely to be by chance more than usual: a standard deviation less.
-            if Self.isSurprise(heard: heard, share: share, expected: expected) {
-                next = max(losers - heard.squareRoot() / share, losers / 2)
-            }
-        }
+        let isKnown = loss != nil || losers == 0
+        let next = isKnown ? Self.lacking(heard: losers * share, share: share, expected: expected) : losers
         loss = Self.loss(leaving: next, dataCount: k, extra: extra, members: count)
     }
 

@@ -400,7 +400,8 @@ extension PushSender {
     /// How many lack something, now that so many said so.
     private func estimate(_ asked: Int) -> Double {
         let heard = Double(asked)
-        guard losers == nil, let expected = expectedLosers else { return max(heard / actualShare, 1) }
+        let isSingle = blocks.allSatisfy { $0.dataCount == 1 }
+        guard isSingle, losers == nil, let expected = expectedLosers else { return max(heard / actualShare, 1) }
         let all = PushExperience.lacking(heard: heard, share: actualShare, expected: expected)
         return max(heard + (1 - actualShare) * all, 1)
     }
