@@ -18,14 +18,15 @@ struct OuterHeader {
     /// Writes it before an ESP packet; false, and nothing written, for one that needs a route or must be cut.
     func write(
         _ buffer: inout MutableSpan<UInt8>, packet: Range<Int>, source: IPAddress, destination: IPAddress,
-        trafficClass: UInt8
+        trafficClass: UInt8, identification: UInt16
     ) -> Bool {
         guard case .v4(let group) = destination, destination.isMulticast, case .v4(let from) = source, from != 0,
             packet.lowerBound >= Self.size, packet.upperBound <= buffer.count, Self.size + packet.count <= linkMTU
         else { return false }
-        // DF, and so no Identification (RFC 6864 4.1): as the kernel does it for the raw socket.
+        // No DF to a group: one member's path must not decide for all.
         var fields: [10 of UInt16] = [
-            0x4500 | UInt16(trafficClass), UInt16(Self.size + packet.count), 0, 0x4000, UInt16(ttl) << 8 | 50, 0,
+            0x4500 | UInt16(trafficClass), UInt16(Self.size + packet.count), identification, 0, UInt16(ttl) << 8 | 50,
+            0,
             UInt16(from >> 16), UInt16(truncatingIfNeeded: from), UInt16(group >> 16),
             UInt16(truncatingIfNeeded: group),
         ]
@@ -46,7 +47,9 @@ struct OuterHeader {
 /// group (RFC 1112 6.4), so that neither a route nor a neighbour has to be looked up for a packet. Queueing discipline
 /// and guard of the interface stay.
 final class LinkSender {
-    let header: OuterHeader
+    private let header: OuterHeader
+    /// Of the last packet. What may be cut needs a number of its own (RFC 6864 4.1).
+    private var identification: UInt16 = 0
     let descriptor: Int32
     let interface: UInt32
 
@@ -59,4 +62,15 @@ final class LinkSender {
     }
 
     deinit { close(descriptor) }
+
+    /// Writes the outer header before a packet that goes this way; false for one that does not.
+    func writeHeader(
+        _ buffer: inout MutableSpan<UInt8>, packet: Range<Int>, source: IPAddress, destination: IPAddress,
+        trafficClass: UInt8
+    ) -> Bool {
+        identification &+= 1
+        return header.write(
+            &buffer, packet: packet, source: source, destination: destination, trafficClass: trafficClass,
+            identification: identification)
+    }
 }

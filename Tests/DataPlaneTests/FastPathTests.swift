@@ -209,14 +209,15 @@ private func writes(_ packets: [[UInt8]], flushAfter: Int? = nil) throws -> [[UI
         var buffer = [UInt8](repeating: 0xaa, count: 20 + octets)
         var span = buffer.mutableSpan
         let isWritten = outer.write(
-            &span, packet: 20..<20 + octets, source: source, destination: destination, trafficClass: 0xb8)
+            &span, packet: 20..<20 + octets, source: source, destination: destination, trafficClass: 0xb8,
+            identification: 0x1234)
         return isWritten ? Array(buffer[..<20]) : nil
     }
 
     @Test func aGroupsPacketGetsItsOuterHeader() throws {
         let written = try #require(header(.v4(10, 0, 0, 1), .v4(239, 1, 2, 3), octets: 80))
         #expect(sum(written) == 0xffff, "its checksum is right")
-        #expect(written[..<10] == [0x45, 0xb8, 0, 100, 0, 0, 0x40, 0, 64, 50])
+        #expect(written[..<10] == [0x45, 0xb8, 0, 100, 0x12, 0x34, 0, 0, 64, 50])
         #expect(written[12...] == [10, 0, 0, 1, 239, 1, 2, 3])
     }
 
