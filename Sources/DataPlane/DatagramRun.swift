@@ -5,9 +5,9 @@ internal import CLinux
 /// UDP datagrams of one flow, one behind the other, that the kernel may take from us in one piece and cut again
 /// ("generic segmentation offload"): all of one payload size but the last, which may be smaller.
 ///
-/// What comes out at the other end must be what came in. The kernel makes new checksums when it cuts, so only a datagram
-/// whose checksum is right is taken; and it numbers the packets (the Identification field) from the first one's number
-/// on, which says something only about packets that may be fragmented (RFC 6864 4).
+/// What comes out at the other end must be what came in. The kernel makes new checksums when it cuts, so only datagrams
+/// whose checksums are right are taken; and it numbers the packets (the Identification field) from the first one's
+/// number on, which says something only about packets that may be fragmented (RFC 6864 4).
 struct DatagramRun {
     /// IPv4 header without options, and UDP header.
     static let header = 28

@@ -79,6 +79,12 @@ def receive(options):
     else:
         sock.setsockopt(socket.IPPROTO_IP, IP_RECVTTL, 1)
         sock.setsockopt(socket.IPPROTO_IP, socket.IP_RECVTOS, 1)
+    # On a busy machine it is some time until we are there; the forced size is root's only.
+    for option in (socket.SO_RCVBUF, 33):
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, option, 8 << 20)
+        except PermissionError:
+            pass
     sock.bind(("", options.port))
     for group in options.groups:
         if v6:

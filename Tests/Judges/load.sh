@@ -92,12 +92,12 @@ hear() { # FILE COUNT
 stream() { # COUNT SIZE BURST INTERVAL: from srv
     tool srv send --to $group --interface eth0 --count "$1" --size "$2" --burst "$3" --interval "$4" >/dev/null
 }
-# PATH COUNT SIZE: bursts, with what they cost in memory
+# PATH COUNT SIZE BURST: bursts, with what they cost in memory
 bursts() {
     hear rcv.log "$2"
     tell gwA status; local a; a=$(field gwA.answer allocations)
     tell gwB status; local b; b=$(field gwB.answer allocations)
-    stream "$2" "$3" 100 20
+    stream "$2" "$3" "$4" 20
     wait $receiver
     is "$1: bursts of $3 octets arrive, all" rcv.log count "$2"
     is "$1: bursts of $3 octets: none twice" rcv.log distinct "$2"
@@ -150,8 +150,9 @@ for path in automatic portable; do
     stream 50 200 10 5
     wait $receiver
     is "$path: packets arrive" warm.log count 50
-    bursts $path 2000 200
-    bursts $path 1000 1400
+    # No larger than a receiver's usual buffer.
+    bursts $path 2000 200 50
+    bursts $path 1000 1400 25
     rekeyed $path
     tell gwB status
     tell gwA stop

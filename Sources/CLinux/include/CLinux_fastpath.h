@@ -21,8 +21,8 @@ struct clinux_gather *clinux_gather_new(unsigned pieces);
 void clinux_gather_free(struct clinux_gather *gather);
 /* -ENOBUFS when it is full. The octets must stay until it is written. */
 int clinux_gather_add(struct clinux_gather *gather, uint8_t *octets, unsigned count);
-/* Writes all, and is empty. With `segment_octets` they are one IP and UDP header of `header_octets` and payloads of that
-   many octets each, the last perhaps less, which the kernel takes for as many datagrams. */
+/* Writes all, and is empty. With `segment_octets` they are one IP and UDP header of `header_octets` and payloads of
+   `segment_octets` each, the last perhaps less, which the kernel takes for as many datagrams. */
 int clinux_gather_write(struct clinux_gather *gather, int fd, unsigned header_octets, unsigned segment_octets);
 
 /* A socket that sends IP packets to hardware addresses of an Ethernet interface; -EOPNOTSUPP for another kind. */
