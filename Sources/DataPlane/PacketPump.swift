@@ -144,7 +144,8 @@ final class PacketPump {
                 filled += 1
             }
         }
-        gathering.note(isFull: got > 0)
+        let isForGroups = filled > 0 && (0..<filled).allSatisfy { unsafe outgoing[$0].pointee.remote.isGroup }
+        gathering.note(isFull: got > 0, isForGroups: isForGroups)
         send(filled)
     }
 
@@ -229,7 +230,6 @@ final class PacketPump {
         // An error here is one that the network reported about a packet we sent; the socket keeps what it said.
         if let pause = arriving.pause(now: loop.now) { clinux_pause(pause.wholeNanoseconds) }
         let count = (try? incoming.receive(from: socket.descriptor, limit: incoming.count)) ?? 0
-        arriving.note(isFull: count == incoming.count)
         let now = loop.now
         if count == 0 {
             for one in socket.readTooBig() {
@@ -237,10 +237,13 @@ final class PacketPump {
                     one.mtu, destination: one.destination, spi: one.spi, sequence: one.sequence, now: now)
             }
         }
+        var isForGroups = count > 0
         for index in 0..<count {
             tally.fromSatellite &+= 1
+            if isForGroups { isForGroups = unsafe isForGroup(incoming[index], family: socket.family) }
             unsafe open(incoming[index], family: socket.family, now: now)
         }
+        arriving.note(isFull: count == incoming.count, isForGroups: isForGroups)
         if let (written, failed) = writer?.flush() {
             tally.toTunnel &+= written
             for _ in 0..<failed { associations.count(.socketError) }
@@ -284,6 +287,12 @@ final class PacketPump {
         }
     }
 
+    /// Whether a received packet was sent to a group.
+    private func isForGroup(_ slot: UnsafeMutablePointer<clinux_slot>, family: AddressFamily) -> Bool {
+        guard family == .v4 else { return unsafe slot.pointee.local.isGroup }
+        return unsafe slot.pointee.count > 16 && slot.pointee.bytes[16] >> 4 == 0xe
+    }
+
     /// Prepares the kernel for a multicast out of the tunnel.
     private func admit(_ inner: Span<UInt8>) throws(PacketDrop) {
         // The database has read this header: the octets are there.
@@ -310,6 +319,10 @@ final class PacketPump {
         return source.isLinkLocal || source.isUnspecified
             || IPAddress.v6(octets.longWord(at: 24), 0).isLinkLocalMulticast
     }
+}
+
+extension clinux_address {
+    fileprivate var isGroup: Bool { family == 4 ? low >> 28 == 0xe : high >> 56 == 0xff }
 }
 
 extension Span<UInt8> {

@@ -73,7 +73,8 @@ public struct ClientSettings: Sendable {
 
     static let keys = [
         "name", "gcks", "address", "psk-file", "phase1", "satellite-interface", "terrestrial-interface",
-        "tunnel-interface", "link-mtu", "control-socket", "guard", "mss-clamp", "dscp", "packet-path", "retry", "policy",
+        "tunnel-interface", "link-mtu", "control-socket", "guard", "mss-clamp", "dscp", "packet-path", "retry",
+        "policy",
     ]
 
     /// Reads a configuration file and the secret file it names.

@@ -187,19 +187,22 @@ private func writes(_ packets: [[UInt8]], flushAfter: Int? = nil) throws -> [[UI
 }
 
 @Suite struct BatchGatheringTests {
-    @Test func onlyAStreamIsKeptWaiting() {
+    @Test func onlyAStreamToGroupsIsKeptWaiting() {
         var gathering = BatchGathering()
         var now = Instant(nanoseconds: 1)
         #expect(gathering.pause(now: now) == nil, "the first")
+        gathering.note(isFull: false, isForGroups: true)
         now = now + .microseconds(100)
         #expect(gathering.pause(now: now) == BatchGathering.moment)
         now = now + .milliseconds(1)
         #expect(gathering.pause(now: now) == nil, "the stream has paused")
         now = now + .microseconds(100)
-        gathering.note(isFull: true)
+        gathering.note(isFull: true, isForGroups: true)
         #expect(gathering.pause(now: now) == nil, "there is more already")
-        gathering.note(isFull: false)
-        #expect(gathering.pause(now: now + .microseconds(10)) == BatchGathering.moment)
+        gathering.note(isFull: false, isForGroups: false)
+        #expect(gathering.pause(now: now + .microseconds(10)) == nil, "unicast")
+        gathering.note(isFull: false, isForGroups: true)
+        #expect(gathering.pause(now: now + .microseconds(20)) == BatchGathering.moment)
     }
 }
 

@@ -261,14 +261,14 @@ def report_receivers(traffic, kind, name, rate=1_000):
             hub.grow(count)
             costs, copies, complete = [], [], []
             for _ in range(5):
-                before = [hub.counter(number, "tun0", "rx_packets") for number in range(1, count + 1)]
+                before = [hub.delivered(number) for number in range(1, count + 1)]
                 link, start = hub.counter(0, "sat0", "tx_packets"), network.cpu_seconds(hub.processes[0].pid)
                 sent = fields(run(traffic, "send", "tun0", hub.address, PORT, SIZE, rate, 1, TICK, tunnels.Tunnel.group,
                                   place=f"{hub.tag}0"))["sent"]
                 time.sleep(0.3)
                 costs.append((network.cpu_seconds(hub.processes[0].pid) - start) / sent * 1e9)
                 copies.append((hub.counter(0, "sat0", "tx_packets") - link) / sent)
-                after = [hub.counter(number, "tun0", "rx_packets") for number in range(1, count + 1)]
+                after = [hub.delivered(number) for number in range(1, count + 1)]
                 complete.append(sum(now - then >= sent * (1 - LOSS) for then, now in zip(before, after)))
             row(f"{name}: {count} receivers, sender's CPU per packet", f"{spread(costs)} ns",
                 f"{statistics.median(copies):.2f} packets on the link for one, copied by the bridge on the sender's"

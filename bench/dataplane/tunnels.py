@@ -274,6 +274,10 @@ class Hub:
         """A counter of an interface, for example rx_packets."""
         return int(run("cat", f"/sys/class/net/{interface}/statistics/{name}", place=f"{self.tag}{number}"))
 
+    def delivered(self, number):
+        """Packets that a receiver wrote to its tunnel interface."""
+        return self.counter(number, "tun0", "rx_packets")
+
     def stop(self):
         for process in self.processes:
             process.end()
@@ -292,6 +296,10 @@ class OurHub(Hub):
         process = self.ours.gateway(place, "192.168.2.1", "192.168.1.0/24", 2)
         self.ours.secure(101, Ours.group, [], [process], "0.0.0.0/0", f"{Ours.group}/32")
         self.processes.append(process)
+
+    def delivered(self, number):
+        # The interface counts a piece of several datagrams as one.
+        return fields(self.processes[number].tell("status"))["to-tunnel"]
 
 
 class OpenVPNHub(Hub):
