@@ -85,7 +85,7 @@ group=239.1.1.1
 sa() { echo "$1 $group $2 0.0.0.0/0 $group/32"; }
 hear() { # FILE COUNT
     ip netns exec rcv /usr/bin/python3 "$here/gateway_tools.py" receive --groups $group --interface eth0 --count "$2" \
-        >"$1" &
+        --seconds 20 >"$1" &
     receiver=$!
     await "$1" '^ready'
 }
@@ -124,13 +124,17 @@ rekeyed() {
     stream $count 200 4 2 & # two in a millisecond
     local sender=$!
     for spi in 202 203 204; do
-        sleep 0.7
+        sleep 0.8
         tell gwB "inbound $(sa $spi aes128-gcm)"
         tell gwA "outbound $(sa $spi aes128-gcm)"
         tell gwA "activate $spi $group"
         tell gwA "remove-outbound $((spi - 1)) $group"
-        # What is on its way still needs the old one.
-        sleep 0.3
+        # What is on its way still needs the old one; behind the first packet of the new one nothing is.
+        for _ in $(seq 200); do
+            tell gwB status
+            [ "$(field gwB.answer inbound-$spi)" -gt 0 ] && break
+            sleep 0.05
+        done
         tell gwB "remove-inbound $((spi - 1)) $group"
     done
     wait $sender
