@@ -152,8 +152,10 @@ let package = Package(
         tests(of: "KeyTree", ["Cryptography", "Basics"]),
         tests(of: "IKEv1", ["ISAKMP", "Cryptography", "Basics"]),
         tests(of: "DataPlane", ["ESP", "EventLoop", "Cryptography", "Basics", "dataplane-probe"]),
+        .target(name: "AllocationCounter", path: "Tests/AllocationCounter"),
         .executableTarget(
-            name: "dataplane-probe", dependencies: ["DataPlane", "ESP", "EventLoop", "Cryptography", "Basics"],
+            name: "dataplane-probe",
+            dependencies: ["DataPlane", "ESP", "EventLoop", "Cryptography", "Basics", "AllocationCounter"],
             path: "Tests/DataPlaneProbe", swiftSettings: common),
         // What the fuzzer in fuzz/ drives, and the tests replay.
         .target(

@@ -3,6 +3,8 @@
 #include "CLinux.h"
 #include "addresses.h"
 #include <errno.h>
+#include <linux/if_ether.h>
+#include <linux/if_packet.h>
 #include <stdlib.h>
 #include <sys/uio.h>
 
@@ -152,6 +154,40 @@ int clinux_batch_receive(struct clinux_batch *batch, int fd, unsigned limit)
     return count;
 }
 
+/* Sends what is prepared. */
+static int send_messages(struct clinux_batch *batch, int fd, unsigned first, unsigned count)
+{
+    int sent;
+    do sent = sendmmsg(fd, &batch->message[first], count, MSG_DONTWAIT);
+    while (sent < 0 && errno == EINTR);
+    return sent < 0 ? -errno : sent;
+}
+
+int clinux_batch_send_link(struct clinux_batch *batch, int fd, unsigned interface, unsigned first, unsigned count)
+{
+    if (first >= batch->slots) return -EINVAL;
+    if (count > batch->slots - first) count = batch->slots - first;
+    for (unsigned i = first; i < first + count; i++) {
+        struct clinux_slot *slot = &batch->slot[i];
+        struct msghdr *header = &batch->message[i].msg_hdr;
+        if (slot->count > batch->capacity || slot->start > batch->capacity - slot->count) return -EMSGSIZE;
+        batch->vector[i].iov_base = slot->bytes + slot->start;
+        batch->vector[i].iov_len = slot->count;
+        /* RFC 1112 6.4: the low 23 bits of the group. */
+        uint32_t group = (uint32_t)slot->remote.low;
+        struct sockaddr_ll to = {
+            .sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_IP), .sll_ifindex = (int)interface, .sll_halen = 6,
+            .sll_addr = { 1, 0, 0x5e, group >> 16 & 0x7f, group >> 8 & 0xff, group & 0xff },
+        };
+        memcpy(&batch->name[i], &to, sizeof to);
+        header->msg_namelen = sizeof to;
+        header->msg_control = NULL;
+        header->msg_controllen = 0;
+        header->msg_flags = 0;
+    }
+    return send_messages(batch, fd, first, count);
+}
+
 int clinux_batch_send(struct clinux_batch *batch, int fd, unsigned first, unsigned count)
 {
     if (first >= batch->slots) return -EINVAL;
@@ -166,8 +202,5 @@ int clinux_batch_send(struct clinux_batch *batch, int fd, unsigned first, unsign
         header->msg_flags = 0;
         write_control(header, &batch->control[i], slot);
     }
-    int sent;
-    do sent = sendmmsg(fd, &batch->message[first], count, MSG_DONTWAIT);
-    while (sent < 0 && errno == EINTR);
-    return sent < 0 ? -errno : sent;
+    return send_messages(batch, fd, first, count);
 }

@@ -4,6 +4,14 @@ public import Basics
 public import Cryptography
 internal import ESP
 
+/// How packets get in and out of the system.
+public enum PacketPath: String, Sendable, Hashable, CaseIterable {
+    /// The cheapest that system and interface offer, each part by itself.
+    case automatic
+    /// Plain reads and writes at the tunnel, raw sockets at the link: what every system has.
+    case portable
+}
+
 /// Where a client's data plane sits in the system.
 public struct DataPlaneConfiguration: Sendable, Hashable {
     /// Towards the satellite: protected packets only.
@@ -48,6 +56,8 @@ public struct DataPlaneConfiguration: Sendable, Hashable {
         case set
         case clear
     }
+    /// How packets get in and out of the system.
+    public var path = PacketPath.automatic
 
     public init(
         satelliteInterface: String, terrestrialInterface: String, tunnelInterface: String = "satipsec0",

@@ -85,11 +85,13 @@ public final class KernelBackend: SABackend {
         self.loop = loop
         facts = try StartChecks(configuration)
         guard let address = facts.satelliteAddresses.first(where: \.isV4) else {
-            throw .system(SystemError("find an IPv4 address of", errno: EADDRNOTAVAIL, context: configuration.satelliteInterface))
+            throw .system(
+                SystemError("find an IPv4 address of", errno: EADDRNOTAVAIL, context: configuration.satelliteInterface))
         }
         satelliteAddress = address
         // One for all suites that it may be given: the kernel's interface keeps its own.
-        mtu = configuration.mtu
+        mtu =
+            configuration.mtu
             ?? DataPlaneConfiguration.tunnelMTU(linkMTU: facts.linkMTU, suites: ESPSuite.allCases, overV4: true)
         if interface == .pfkey, configuration.requiresGuard,
             !FailClosedGuard.admitsOpened(interface: configuration.satelliteInterface)

@@ -29,6 +29,14 @@ final class PacketPump {
     private let largestInner: Int
     /// Where lines for the log go.
     private let report: (LogEvent) -> Void
+    /// The shorter way for packets to groups; nil where there is none.
+    private let link: LinkSender?
+    /// Takes several datagrams in one piece; nil where the tunnel does not.
+    private let writer: TunnelWriter?
+    /// Which packets of the batch that is being filled go by `link`.
+    private var isDirect: [Bool]
+    private var gathering = BatchGathering()
+    private var arriving = BatchGathering()
     private let interfaces: [(name: String, index: UInt32)]
     private let incoming: PacketBatch
     private let outgoing: PacketBatch
@@ -45,7 +53,7 @@ final class PacketPump {
     }
 
     /// Octets before an inner packet in its buffer, and behind it, in which ESP is built around it.
-    private static let headroom = ESPSuite.allCases.map(\.headroom).max() ?? 0
+    private static let headroom = OuterHeader.size + (ESPSuite.allCases.map(\.headroom).max() ?? 0)
     private static let tailroom = ESPSuite.allCases.map(\.tailroom).max() ?? 0
 
     init(
@@ -70,6 +78,14 @@ final class PacketPump {
         outgoing = PacketBatch(
             count: configuration.batch, capacity: Self.headroom + largestInner + Self.tailroom)
         incoming = PacketBatch(count: configuration.batch, capacity: 65_535)
+        isDirect = Array(repeating: false, count: configuration.batch)
+        writer = tunnel.header > 0 ? TunnelWriter(descriptor: tunnel.descriptor) : nil
+        link =
+            configuration.path == .automatic
+            ? try? LinkSender(
+                configuration.satelliteInterface, interface: facts.satelliteIndex,
+                header: OuterHeader(linkMTU: facts.linkMTU, ttl: configuration.outerTTL),
+                buffer: configuration.socketBuffer) : nil
         for address in facts.satelliteAddresses {
             sockets.append(
                 try ESPSocket(
@@ -111,11 +127,15 @@ final class PacketPump {
 
     /// Tunnel to satellite. Each packet is read to where its ESP packet is built, and all leave in one system call.
     private func seal() {
+        if let pause = gathering.pause(now: loop.now) { clinux_pause(pause.wholeNanoseconds) }
         let now = loop.now
         var filled = 0
+        var got = 0
         for _ in 0..<outgoing.count {
             let slot = unsafe outgoing[filled]
-            let got = unsafe read(tunnel.descriptor, slot.pointee.bytes + Self.headroom, largestInner)
+            let start = Self.headroom - tunnel.header
+            got =
+                unsafe read(tunnel.descriptor, slot.pointee.bytes + start, tunnel.header + largestInner) - tunnel.header
             guard got > 0 else { break }
             tally.fromTunnel &+= 1
             if unsafe isKernelsOwn(slot.pointee.bytes + Self.headroom, got) {
@@ -124,6 +144,8 @@ final class PacketPump {
                 filled += 1
             }
         }
+        let isForGroups = filled > 0 && (0..<filled).allSatisfy { unsafe outgoing[$0].pointee.remote.isGroup }
+        gathering.note(isFull: got > 0, isForGroups: isForGroups)
         send(filled)
     }
 
@@ -134,11 +156,17 @@ final class PacketPump {
         while first < count {
             let family = unsafe outgoing[first].pointee.remote.family
             var end = first + 1
-            while end < count, unsafe outgoing[end].pointee.remote.family == family, modes[end] == modes[first] {
+            while end < count, unsafe outgoing[end].pointee.remote.family == family, modes[end] == modes[first],
+                isDirect[end] == isDirect[first]
+            {
                 end += 1
             }
             // A packet is sealed only for a destination of a family that we have an address of.
-            if let socket = sockets.first(where: { $0.family.number == Int32(family) }) {
+            if isDirect[first], let link {
+                outgoing.send(first..<end, toGroupsBy: link.descriptor, interface: link.interface) { _, _ in
+                    failures &+= 1
+                }
+            } else if let socket = sockets.first(where: { $0.family.number == Int32(family) }) {
                 socket.set(modes[first])
                 outgoing.send(first..<end, to: socket.descriptor) { _, _ in failures &+= 1 }
             } else {
@@ -163,12 +191,20 @@ final class PacketPump {
             if error == .tooBig { tellTooBig(buffer.span.extracting(inner), now: now) }
             return false
         }
-        unsafe slot.pointee.start = UInt32(sealed.range.lowerBound)
-        unsafe slot.pointee.count = UInt32(sealed.range.count)
-        unsafe slot.pointee.traffic_class = UInt32(TrafficClass.outer(for: octet, dscp: outerDSCP))
+        let outerClass = TrafficClass.outer(for: octet, dscp: outerDSCP)
+        modes[number] = mode(of: sealed)
+        // A group's packets only: routers may cut them.
+        isDirect[number] =
+            modes[number] == .allowed
+            && link?.writeHeader(
+                &buffer, packet: sealed.range, source: sealed.source, destination: sealed.destination,
+                trafficClass: outerClass) == true
+        let header = isDirect[number] ? OuterHeader.size : 0
+        unsafe slot.pointee.start = UInt32(sealed.range.lowerBound - header)
+        unsafe slot.pointee.count = UInt32(sealed.range.count + header)
+        unsafe slot.pointee.traffic_class = UInt32(outerClass)
         unsafe slot.pointee.local = sealed.source.isUnspecified ? clinux_address() : clinux_address(sealed.source)
         unsafe slot.pointee.remote = clinux_address(sealed.destination)
-        modes[number] = mode(of: sealed)
         return true
     }
 
@@ -192,6 +228,7 @@ final class PacketPump {
     /// Satellite to tunnel.
     private func open(_ socket: ESPSocket) {
         // An error here is one that the network reported about a packet we sent; the socket keeps what it said.
+        if let pause = arriving.pause(now: loop.now) { clinux_pause(pause.wholeNanoseconds) }
         let count = (try? incoming.receive(from: socket.descriptor, limit: incoming.count)) ?? 0
         let now = loop.now
         if count == 0 {
@@ -200,9 +237,16 @@ final class PacketPump {
                     one.mtu, destination: one.destination, spi: one.spi, sequence: one.sequence, now: now)
             }
         }
+        var isForGroups = count > 0
         for index in 0..<count {
             tally.fromSatellite &+= 1
+            if isForGroups { isForGroups = unsafe isForGroup(incoming[index], family: socket.family) }
             unsafe open(incoming[index], family: socket.family, now: now)
+        }
+        arriving.note(isFull: count == incoming.count, isForGroups: isForGroups)
+        if let (written, failed) = writer?.flush() {
+            tally.toTunnel &+= written
+            for _ in 0..<failed { associations.count(.socketError) }
         }
         for event in associations.takeEvents() { report(event) }
     }
@@ -231,12 +275,22 @@ final class PacketPump {
         do throws(PacketDrop) {
             try TrafficClass.carryMark(outer: outerClass, into: &buffer, packet: inner)
             try admit(buffer.span.extracting(inner))
+            if let writer {
+                unsafe writer.append(bytes! + inner.lowerBound, count: inner.count)
+                return
+            }
             let written = unsafe write(tunnel.descriptor, bytes! + inner.lowerBound, inner.count)
             guard written == inner.count else { throw .socketError }
             tally.toTunnel &+= 1
         } catch {
             associations.count(error)
         }
+    }
+
+    /// Whether a received packet was sent to a group.
+    private func isForGroup(_ slot: UnsafeMutablePointer<clinux_slot>, family: AddressFamily) -> Bool {
+        guard family == .v4 else { return unsafe slot.pointee.local.isGroup }
+        return unsafe slot.pointee.count > 16 && slot.pointee.bytes[16] >> 4 == 0xe
     }
 
     /// Prepares the kernel for a multicast out of the tunnel.
@@ -265,6 +319,10 @@ final class PacketPump {
         return source.isLinkLocal || source.isUnspecified
             || IPAddress.v6(octets.longWord(at: 24), 0).isLinkLocalMulticast
     }
+}
+
+extension clinux_address {
+    fileprivate var isGroup: Bool { family == 4 ? low >> 28 == 0xe : high >> 56 == 0xff }
 }
 
 extension Span<UInt8> {

@@ -12,17 +12,24 @@ final class TunnelInterface {
     let descriptor: Int32
     /// What it is set to.
     private(set) var mtu: TunnelMTU
+    /// Octets before each packet that is read from or written to it.
+    let header: Int
 
     /// The kernel's queue towards us, in packets: a burst of a video stream while we encrypt.
     private static let queueLength: Int32 = 2_000
 
     /// Creates it, settles what must be settled before it is up, and brings it up.
-    init(name: String, mtu: TunnelMTU) throws(SystemError) {
+    ///
+    /// - Parameter takesRuns: whether several datagrams may be written in one piece (`TunnelWriter`), where the kernel
+    ///   can do that.
+    init(name: String, mtu: TunnelMTU, takesRuns: Bool) throws(SystemError) {
         var octets = [CChar](repeating: 0, count: Int(CLINUX_NAME_OCTETS))
         for (index, octet) in name.utf8.prefix(octets.count - 1).enumerated() {
             octets[index] = CChar(truncatingIfNeeded: octet)
         }
-        let opened = unsafe clinux_tun_open(&octets, 0)
+        var opened = takesRuns ? unsafe clinux_tun_open_with_header(&octets) : -EINVAL
+        header = opened < 0 ? 0 : Int(CLINUX_TUN_HEADER)
+        if opened == -EINVAL { opened = unsafe clinux_tun_open(&octets, 0) }
         descriptor = try SystemError.check("create the tunnel interface", opened, context: name)
         self.name = name
         self.mtu = mtu

@@ -45,7 +45,8 @@ public final class UserspaceBackend: SABackend {
             limits: limits, random: random)
         do throws(SystemError) {
             // Local names first: what was made is unmade when a later step fails.
-            let tunnel = try TunnelInterface(name: configuration.tunnelInterface, mtu: facts.mtu)
+            let tunnel = try TunnelInterface(
+                name: configuration.tunnelInterface, mtu: facts.mtu, takesRuns: configuration.path == .automatic)
             var routers: [AddressFamily: MulticastRouter] = [:]
             for family in facts.multicastFamilies {
                 routers[family] = try MulticastRouter(

@@ -36,17 +36,23 @@ internal import Glibc
         Int(try SystemError.check("recvmmsg", unsafe clinux_batch_receive(batch, descriptor, UInt32(limit))))
     }
 
-    /// Sends the first `count` slots. A packet that cannot be sent is reported to `failure` with its index and errno,
-    /// and the others still go.
-    package func send(to descriptor: Int32, count: Int, failure: (Int, Int32) -> Void) {
-        send(0..<count, to: descriptor, failure: failure)
+    /// Sends these slots. A packet that cannot be sent is reported to `failure` with its index and errno, and the
+    /// others still go.
+    package func send(_ slots: Range<Int>, to descriptor: Int32, failure: (Int, Int32) -> Void) {
+        send(slots, failure) { unsafe clinux_batch_send(batch, descriptor, $0, $1) }
     }
 
-    /// The same for some of the slots.
-    package func send(_ slots: Range<Int>, to descriptor: Int32, failure: (Int, Int32) -> Void) {
+    /// The same by a socket that sends to an Ethernet interface: whole IPv4 packets to groups.
+    package func send(
+        _ slots: Range<Int>, toGroupsBy descriptor: Int32, interface: UInt32, failure: (Int, Int32) -> Void
+    ) {
+        send(slots, failure) { unsafe clinux_batch_send_link(batch, descriptor, interface, $0, $1) }
+    }
+
+    private func send(_ slots: Range<Int>, _ failure: (Int, Int32) -> Void, by call: (UInt32, UInt32) -> Int32) {
         var next = slots.lowerBound
         while next < slots.upperBound {
-            let sent = unsafe clinux_batch_send(batch, descriptor, UInt32(next), UInt32(slots.upperBound - next))
+            let sent = call(UInt32(next), UInt32(slots.upperBound - next))
             if sent > 0 {
                 next += Int(sent)
             } else {

@@ -154,7 +154,7 @@ public final class UDPSocket {
             unsafe fill(outgoing[filled.count], with: datagram)
             filled.append(datagram)
         }
-        outgoing.send(to: descriptor, count: filled.count) { index, number in
+        outgoing.send(0..<filled.count, to: descriptor) { index, number in
             errors.append(failed(filled[index], number))
         }
         return errors

@@ -134,7 +134,7 @@ extension KeyServer {
     private func slices(of update: Update, beside content: KeyUpdate) throws -> [UpdateSlice] {
         var content = content
         content.treeSlice = [0]
-        return try update.slices(limit: bodyLimit - content.body(limits: configuration.limits).count + 1)
+        return try update.evenSlices(limit: bodyLimit - content.body(limits: configuration.limits).count + 1)
     }
 
     /// The new keys and what goes along. What is replaced goes without saying (a member lets go of all earlier

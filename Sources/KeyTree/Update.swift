@@ -169,6 +169,34 @@ public struct Update {
         return slices
     }
 
+    /// As few slices as the limit allows, and these of about the same length: where they are coded together, parity is
+    /// as long as the longest.
+    ///
+    /// Throws as `slices` does.
+    public func evenSlices(limit: Int) throws(KeyTreeError) -> [UpdateSlice] {
+        var cutter = SliceCutter(update: self)
+        var ranges = try cutter.ranges(limit: limit)
+        let count = ranges.count
+        // Of many slices the last, shorter one makes no difference.
+        if count > 1, count <= Self.evenedMost {
+            var (low, high) = (limit - limit / count, limit)
+            while high - low > Self.evenness {
+                let middle = (low + high) / 2
+                var cutter = SliceCutter(update: self)
+                if let found = try? cutter.ranges(limit: middle), found.count == count {
+                    (ranges, high) = (found, middle)
+                } else {
+                    low = middle
+                }
+            }
+        }
+        var slices: [UpdateSlice] = []
+        for range in ranges { slices.append(try slice(first: range.lowerBound, last: range.upperBound)) }
+        return slices
+    }
+    private static let evenedMost = 128
+    private static let evenness = 4
+
     private func slice(first: Int, last: Int) throws(KeyTreeError) -> UpdateSlice {
         guard let distance = UInt32(exactly: transaction - previous) else { throw .tooLong }
         let header = SliceHeader(

@@ -46,6 +46,8 @@ public struct PushReceiver: Sendable {
     private var nackCount: UInt8 = 0
     /// We said that something is missing, and no slot of ours is to come: say so when it is there.
     private var owesAnswer = false
+    /// `reportAt` is of that answer: nothing is to be said if something is still missing then.
+    private var isOwed = false
     /// k of the newest transaction's blocks as far as we know.
     private var blockSize: UInt8 = 1
     /// What came of blocks of several datagrams.
@@ -110,8 +112,8 @@ public struct PushReceiver: Sendable {
             guard header.transaction > complete else { return .nothing }
             let bodies = collect(header, body: body)
             guard !bodies.isEmpty else { return .nothing }
-            if owesAnswer {
-                owesAnswer = false
+            if owesAnswer, !isOwed {
+                isOwed = reportAt == .distantFuture
                 let wait = Duration.milliseconds(Int64(header.feedback.nackWaitMilliseconds))
                 reportAt = min(reportAt, now + duration(below: wait))
             }
@@ -125,6 +127,7 @@ public struct PushReceiver: Sendable {
         newest = max(newest, complete)
         if !blocks.isEmpty { blocks.removeAll { $0.transaction <= transaction } }
         guard newest <= complete else { return }
+        owesAnswer = false
         nackCount = 0
         nackAt = .distantFuture
     }
@@ -145,11 +148,14 @@ public struct PushReceiver: Sendable {
 
     public mutating func poll(now: Instant) -> Action {
         guard min(reportAt, nackAt) <= now else { return .wait(until: due) }
-        if reportAt <= now { reportAt = .distantFuture }
+        let isOwed = isOwed && nackAt > now
+        if reportAt <= now { (reportAt, self.isOwed) = (.distantFuture, false) }
         guard newest > complete else {
             nackAt = .distantFuture
             return .report
         }
+        // What came was not what this member lacks.
+        guard !isOwed else { return .wait(until: due) }
         // Whoever asks for something says when it has come; before a slot of its own it need not.
         if reportAt == .distantFuture { owesAnswer = true }
         // What was asked for may get lost as well: ask again, ever more slowly.
@@ -233,7 +239,7 @@ public struct PushReceiver: Sendable {
         // A later round replaces the slots of an earlier one.
         reportAt = header.transaction == asked ? due : min(reportAt, due)
         (asked, askedRound) = (header.transaction, feedback.round)
-        owesAnswer = false
+        (owesAnswer, isOwed) = (false, false)
     }
 
     /// Whether and when to say that something is missing: decided once per round, by the share that the GCKS names. A

@@ -97,7 +97,8 @@ extension PushSender {
         plan = datagrams
         let isThin = blocks.contains { $0.dataCount == 1 } || round > 0
         if datagrams.isEmpty {
-            plan.append(.poll(asks: asks))
+            // Who lost one poll hears the next, and the few are asked by the last question.
+            for _ in 0..<(share < 1 ? 1 : pollCount()) { plan.append(.poll(asks: asks)) }
         } else {
             rounds += 1
             if isThin { for _ in 0..<pollCount() { plan.append(.poll(asks: false)) } }
@@ -108,7 +109,7 @@ extension PushSender {
         let pace = policy.serialisation(of: largest + Self.overheadOctets)
         gap = max(pace, Self.spacing(of: datagrams.count, data: dataCount(in: datagrams), spread: policy.spread))
         pollGap = max(policy.serialisation(of: Self.overheadOctets), min(gap, policy.spread / 2))
-        let polls = datagrams.isEmpty ? 0 : plan.count - datagrams.count
+        let polls = datagrams.isEmpty ? plan.count - 1 : plan.count - datagrams.count
         (sendAt, answerAt) = (now, now + gap * max(datagrams.count - 1, 0) + pollGap * polls)
         nackBy = answerAt + nackWait + policy.roundTrip + PushPolicy.guardTime
         if slots > 0 {
@@ -346,11 +347,16 @@ extension PushSender {
     /// The answer to the NACKs of this round.
     private mutating func repair(now: Instant) {
         let asked = nackers.count
-        let estimate = max(Double(asked) / actualShare, 1)
-        if losers == nil { losers = estimate } else { losers = max(losers ?? 0, Double(lackedCount)) }
+        let estimate = estimate(asked)
+        if let known = losers {
+            losers = max(known, Double(lackedCount))
+        } else {
+            (losers, losersShare) = (Double(asked) / actualShare, actualShare)
+        }
         let isSettled = share >= 1
         let byUnicast =
             estimate <= Double(policy.unicastBelow)
+            || isSettled && estimate * Double(Self.profileOctets) <= Double(repairOctets)
             || repairs >= policy.repairRounds && estimate <= Double(policy.nackTarget)
             || repairs >= Self.repairsMost || round >= Self.roundsMost
         if byUnicast {
@@ -381,10 +387,33 @@ extension PushSender {
         start(datagrams, asks: asks, now: now)
     }
 
+    /// What the repair of this round takes at least, where it brings large datagrams that only some need; of a block of
+    /// one datagram a repetition is as good as a profile.
+    private var repairOctets: Int {
+        blocks.reduce(0) { sum, block in
+            guard block.dataCount > 1, block.needed > 0 else { return sum }
+            let largest = block.parts.map(\.body.count).max() ?? 0
+            return sum + min(block.needed, max(block.askedParts.count, 1)) * (largest + Self.overheadOctets)
+        }
+    }
+
+    /// How many lack something, now that so many said so.
+    private func estimate(_ asked: Int) -> Double {
+        let heard = Double(asked)
+        let isSingle = blocks.allSatisfy { $0.dataCount == 1 }
+        guard isSingle, losers == nil, let expected = expectedLosers else { return max(heard / actualShare, 1) }
+        let all = PushExperience.lacking(heard: heard, share: actualShare, expected: expected)
+        return max(heard + (1 - actualShare) * all, 1)
+    }
+
     /// What a block's members are sent that asked: parity for the one that needs most; or, where that is less, the very
     /// datagrams that serve them.
     private mutating func mend(_ index: Int, losers: Double, loss: Double, isSettled: Bool) -> [Planned] {
         let block = blocks[index]
+        if block.dataCount == 1 {
+            let copies = PushExperience.copies(losers: losers, members: Double(members.count), loss: loss)
+            return (0..<copies).map { _ in .datagram(block: index, index: blocks[index].takeIndex()) }
+        }
         let count = PushExperience.repair(needed: block.needed, losers: losers, loss: loss)
         if isSettled, block.dataCount > 1, !block.askedParts.isEmpty {
             let copies = PushExperience.repair(needed: 1, losers: losers, loss: loss)

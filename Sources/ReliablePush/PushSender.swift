@@ -94,6 +94,8 @@ public struct PushSender: Sendable {
     var lackMost = 0.0
     /// How many lacked something after the first transmission.
     var losers: Double?
+    /// Of whom so large a share was asked.
+    var losersShare = 1.0
     var lackedCount = 0
     var repairs = 0
     var confirmRounds = 0
@@ -166,7 +168,8 @@ public struct PushSender: Sendable {
         }
         // If nobody answered at all, the silence of those who lack something proves nothing.
         if policy.feedback == .all, members.confirmedCount == 0, lackedCount == 0 { return result }
-        result.learn(losers: losers, dataCount: block.dataCount, extra: block.extra, members: members.count)
+        result.learn(
+            losers: losers, share: losersShare, dataCount: block.dataCount, extra: block.extra, members: members.count)
         return result
     }
 
@@ -295,7 +298,7 @@ public struct PushSender: Sendable {
     private static let profileRoundTrips = 10
     private static let probeRoundTrips = 5
     /// Octets that one profile and one probe are reckoned with, and how many go at a time.
-    private static let profileOctets = 700
+    static let profileOctets = 700
     private static let profilesAtOnce = 4
     private static let probeOctets = 150
     private static let probesAtOnce = 16

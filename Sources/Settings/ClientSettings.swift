@@ -44,6 +44,14 @@ public struct ClientSettings: Sendable {
         case xfrm, pfkey
     }
 
+    /// How packets get in and out of the system.
+    public enum PacketPath: String, Sendable, Hashable, CaseIterable {
+        /// The cheapest that system and interface offer.
+        case automatic
+        /// What every system has: for comparison, and for packet filters that must see the ESP packets we send.
+        case portable
+    }
+
     /// How the client names itself in phase 1 (ID_FQDN): the name the key server's file gives it.
     public var name: String
     public var gcks: KeyServerAddress
@@ -64,6 +72,7 @@ public struct ClientSettings: Sendable {
     public var segmentClamp: SegmentClamp
     /// DSCP of the encrypted packets, 0 to 63; nil copies that of the packet inside.
     public var outerDSCP: UInt8?
+    public var packetPath = PacketPath.automatic
     public var retry: Retry
     /// What passes in clear and what never does, in the order in which it is looked at.
     public var policy: [PolicyRule]
@@ -73,7 +82,8 @@ public struct ClientSettings: Sendable {
 
     static let keys = [
         "name", "gcks", "address", "psk-file", "phase1", "satellite-interface", "terrestrial-interface", "data-plane",
-        "tunnel-interface", "link-mtu", "control-socket", "guard", "mss-clamp", "dscp", "retry", "policy",
+        "tunnel-interface", "link-mtu", "control-socket", "guard", "mss-clamp", "dscp", "packet-path", "retry",
+        "policy",
     ]
 
     /// Reads a configuration file and the secret file it names.
@@ -141,6 +151,7 @@ extension ClientSettings {
             tunnelInterface: tunnel, linkMTU: mtu, controlSocket: socket, failClosedGuard: failClosedGuard,
             segmentClamp: clamp, outerDSCP: dscp,
             retry: retry, policy: policy)
+        packetPath = top.optional("packet-path", Scalar<PacketPath>.word, default: .automatic)
     }
 
     private static func readServer(_ reader: MappingReader?) -> KeyServerAddress? {

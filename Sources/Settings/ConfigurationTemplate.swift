@@ -88,6 +88,7 @@ enum ConfigurationTemplate {
             # link-mtu: 1500
             # control-socket: /run/satipsec/satipsec.sock
             # guard: required
+            # packet-path: automatic
 
             """
     }

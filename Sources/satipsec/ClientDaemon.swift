@@ -58,6 +58,7 @@ final class ClientDaemon {
             requiresGuard: settings.failClosedGuard == .required)
         dataPlane.rules = settings.policy
         dataPlane.outerDSCP = settings.outerDSCP
+        dataPlane.path = settings.packetPath == .portable ? .portable : .automatic
         self.dataPlane = dataPlane
     }
 

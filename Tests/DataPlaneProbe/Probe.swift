@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import AllocationCounter
 import Basics
 import Cryptography
 import DataPlane
@@ -6,8 +7,9 @@ import ESP
 import EventLoop
 import Glibc
 
-/// Arguments are `name=value`; with `ruleset` it prints the guard's rules and ends, and with `suite` it makes one SA of
-/// that suite, says `ok` or what is wrong, and ends. The commands, one a
+/// Arguments are `name=value` (`path=portable` for that way in and out of the system); with `ruleset` it prints the
+/// guard's rules and ends, and with `suite` it makes one SA of that suite, says `ok` or what is wrong, and ends. The
+/// commands, one a
 /// line; each is answered by one line, `ok`, `error: ...` or what was asked for:
 ///
 ///     inbound SPI OUTER-DESTINATION SUITE INNER-SOURCE INNER-DESTINATION
@@ -74,6 +76,7 @@ final class Probe {
             requiresGuard: values["unguarded"] == nil)
         configuration.rules = try Self.policy(values["policy"] ?? "")
         configuration.outerDSCP = values["dscp"].flatMap { UInt8($0) }
+        configuration.path = values["path"].flatMap(PacketPath.init) ?? .automatic
         hasOneSender = values["one-sender"] != nil
         if let interface = values["backend"].flatMap({ KernelBackend.Interface(rawValue: $0) }) {
             let kernel = try KernelBackend(interface, configuration: configuration, loop: loop)
@@ -175,6 +178,7 @@ final class Probe {
 
     /// All on one line, `name=value` each.
     private func report() -> String {
+        let allocations = allocation_count()  // before this report makes its own
         let status = backend.status()
         var fields = [
             "mtu=\(status.mtu)", "mtu-v6=\(status.mtuV6 ?? 0)",
@@ -183,7 +187,8 @@ final class Probe {
             "from-tunnel=\(status.packetsFromTunnel)", "to-tunnel=\(status.packetsToTunnel)",
             "to-satellite=\(status.packetsToSatellite)", "from-satellite=\(status.packetsFromSatellite)",
             "kernel=\(status.kernelPackets)", "fragmentation-failures=\(status.fragmentationFailures)",
-            "warnings=\(status.warnings.count)",
+            "warnings=\(status.warnings.count)", "allocations=\(allocations)",
+            "optimised=\(isOptimised ? "yes" : "no")",
         ]
         fields += status.pathMTUs.map { "path-\($0.key)=\($0.value)" }.sorted()
         fields += associations
@@ -203,6 +208,12 @@ final class Probe {
         return fields
     }
 }
+
+#if DEBUG
+    private let isOptimised = false
+#else
+    private let isOptimised = true
+#endif
 
 /// One line on standard output, at once: the other end is a script that waits for it.
 private func say(_ text: String) {

@@ -33,6 +33,17 @@ import Testing
     }
 }
 
+/// The same two under load: see `Tests/Judges/load.sh`.
+@Suite struct LoadTests {
+    @Test func burstsAndNewKeysLoseNothing() throws {
+        let script = String(#filePath.dropLast("DataPlaneTests/GatewayTests.swift".count)) + "Judges/load.sh"
+        let lines = try output(of: script, [try builtProgram("dataplane-probe")]).split(separator: "\n")
+        #expect(lines.last == "all ok")
+        #expect(lines.count == 35, "every check reports a line")
+        for line in lines.dropLast() { #expect(line.hasPrefix("ok: "), "\(line)") }
+    }
+}
+
 /// A program that the package manager built beside the tests.
 func builtProgram(_ name: String) throws -> String {
     var buffer = [UInt8](repeating: 0, count: 4_096)

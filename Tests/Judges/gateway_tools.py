@@ -39,7 +39,7 @@ def multicast_interface(sock, name):
 
 
 def send(options):
-    """Numbered datagrams at a steady pace."""
+    """Numbered datagrams at a steady pace, one or `burst` at a time."""
     sock = socket.socket(socket.AF_INET6 if is_v6(options.to) else socket.AF_INET, socket.SOCK_DGRAM)
     if options.interface:
         multicast_interface(sock, options.interface)
@@ -56,7 +56,7 @@ def send(options):
     for number in range(options.count):
         payload = MARKER + b" %08d " % (options.first + number)
         payload += b"." * (options.size - len(payload))
-        time.sleep(max(0, begin + number * options.interval / 1000 - time.monotonic()))
+        time.sleep(max(0, begin + number // options.burst * options.interval / 1000 - time.monotonic()))
         try:
             sock.sendto(payload, (options.to, options.port))
         except OSError as error:
@@ -79,6 +79,12 @@ def receive(options):
     else:
         sock.setsockopt(socket.IPPROTO_IP, IP_RECVTTL, 1)
         sock.setsockopt(socket.IPPROTO_IP, socket.IP_RECVTOS, 1)
+    # On a busy machine it is some time until we are there; the forced size is root's only.
+    for option in (socket.SO_RCVBUF, 33):
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, option, 8 << 20)
+        except PermissionError:
+            pass
     sock.bind(("", options.port))
     for group in options.groups:
         if v6:
@@ -88,7 +94,7 @@ def receive(options):
         request = struct.pack("=4s4si", socket.inet_aton(group), b"", index(options.interface))
         sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, request)
     ready()
-    numbers, sources, ttls, sizes, classes = [], set(), set(), set(), set()
+    numbers, sources, ttls, sizes, classes, damaged = [], set(), set(), set(), set(), 0
     end = time.monotonic() + options.seconds
     while len(numbers) < options.count and time.monotonic() < end:
         if not select.select([sock], [], [], 0.05)[0]:
@@ -99,6 +105,7 @@ def receive(options):
         if not data.startswith(MARKER):
             continue
         numbers.append(int(data[len(MARKER) + 1:len(MARKER) + 9]))
+        damaged += data[len(MARKER) + 10:].strip(b".") != b""
         sources.add(source[0])
         sizes.add(len(data))
         for level, kind, value in ancillary:
@@ -106,9 +113,10 @@ def receive(options):
                 ttls.add(struct.unpack("=i", value)[0])
             if (level, kind) in [(socket.IPPROTO_IP, socket.IP_TOS), (socket.IPPROTO_IPV6, socket.IPV6_TCLASS)]:
                 classes.add(value[0])
-    print("count=%d distinct=%d ordered=%s sources=%s ttl=%s size=%s tos=%s" % (
+    print("count=%d distinct=%d ordered=%s sources=%s ttl=%s size=%s tos=%s damaged=%d" % (
         len(numbers), len(set(numbers)), "yes" if numbers == sorted(numbers) else "no", ",".join(sorted(sources)),
-        ",".join(map(str, sorted(ttls))), ",".join(map(str, sorted(sizes))), ",".join(map(str, sorted(classes)))))
+        ",".join(map(str, sorted(ttls))), ",".join(map(str, sorted(sizes))), ",".join(map(str, sorted(classes))),
+        damaged))
 
 
 def classify(frame):
@@ -272,6 +280,7 @@ def main():
     command.add_argument("--count", type=int, default=20)
     command.add_argument("--first", type=int, default=0)
     command.add_argument("--interval", type=float, default=2, help="in milliseconds")
+    command.add_argument("--burst", type=int, default=1, help="datagrams an interval")
     command.add_argument("--ttl", type=int, default=8)
     command.add_argument("--size", type=int, default=200)
     command.add_argument("--tos", type=int, default=0)

@@ -192,6 +192,27 @@ struct Variant: Sendable, CustomTestStringConvertible {
         for _ in 0..<2_000 { _ = try server.join() }
         #expect(try follow(try server.commit(transaction: 4), limit: 500) > 1)
     }
+
+    /// As many slices as without, of about equal length, and each with what its members need.
+    @Test(arguments: [300, 450, 700, 1_206]) func slicesAreOfEvenLength(limit: Int) throws {
+        let server = try KeyTreeServer(random: SeededRandom(seed: 9))
+        for _ in 0..<1_024 { _ = try server.join() }
+        _ = try server.commit(transaction: 1)
+        let members = try (0..<1_024).filter { $0 % 4 != 1 }.map { try KeyTreeMember(server.memberKeys(UInt32($0))) }
+        for slot in 0..<1_024 as Range<UInt32> where slot % 4 == 1 { try server.leave(slot) }
+        let update = try #require(try server.commit(transaction: 2).update)
+        let (plain, even) = (try update.slices(limit: limit), try update.evenSlices(limit: limit))
+        #expect(even.count == plain.count && even.allSatisfy { $0.octets.count <= limit })
+        let longest = try #require(even.map(\.octets.count).max())
+        #expect(longest <= plain.map(\.octets.count).max() ?? 0)
+        let mean = Double(even.reduce(0) { $0 + $1.octets.count }) / Double(even.count)
+        #expect(Double(longest) <= 1.15 * mean, "\(even.map(\.octets.count))")
+        for member in members {
+            let own = try #require(even.first { ($0.firstSlot...$0.lastSlot).contains(member.slot) })
+            #expect(try member.apply(own) == .applied)
+        }
+        #expect(throws: KeyTreeError.tooLong) { try update.evenSlices(limit: 40) }
+    }
 }
 
 /// The least power of two that is not below a number.

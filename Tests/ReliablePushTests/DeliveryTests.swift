@@ -93,6 +93,19 @@ import Testing
         #expect(loop.servedAt.count == 8)
     }
 
+    /// One lacks a datagram of full size: its profile is shorter.
+    @Test func aProfileIsSentWhereItIsShorterThanTheRepair() throws {
+        var options = Loop.Options(members: 8, parts: 4, bodySize: 1_100)
+        (options.policy.proactive, options.policy.adapts, options.policy.feedback) = (1.0, false, .none)
+        let loop = Loop(options)
+        loop.interceptor = { header, member in
+            header.feedback.round == 0 && member == 5 && header.index == 2
+        }
+        loop.run(until: .zero + .seconds(20))
+        #expect(loop.unicasts.flatMap(\.members) == [5] && loop.servedAt.count == 8)
+        #expect(loop.datagrams.allSatisfy { $0.feedback.round == 0 })
+    }
+
     @Test func deafMembersAreNamedAndTheRestConfirmed() throws {
         let loop = Loop(.init(members: 60, loss: 0.02))
         loop.deaf = [3, 59]

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import Basics
+import Glibc
 import Testing
 
 @testable import ReliablePush
@@ -58,6 +59,34 @@ import Testing
         #expect(extras[0] == 2)
         for (one, next) in zip(extras, extras.dropFirst()) { #expect(next <= one && one - next <= 1) }
         #expect(extras[59] <= 1 && extras[2] == extras[0])
+    }
+
+    /// Of a single datagram hardly a copy is sent that nobody needs, in groups of any size: all transmissions until
+    /// everybody has it are at most a tenth more than if the sender knew when to stop.
+    @Test(arguments: [0.001, 0.01, 0.05, 0.2], [100, 1_000, 10_000, 1_000_000])
+    func fewCopiesAreInVain(loss: Double, members: Int) {
+        var (needed, lacking) = (0.0, [Double(members)])
+        for _ in 0..<60 {
+            needed += -expm1(-(lacking.last ?? 0))
+            lacking.append((lacking.last ?? 0) * loss)
+        }
+        let copies = PushExperience.copies(losers: Double(members), members: Double(members), loss: loss)
+        let inVain = lacking.prefix(copies).reduce(0) { $0 + exp(-$1) }
+        #expect(inVain <= 0.1 * needed, "\(copies) copies, \(inVain) in vain, \(needed) needed")
+        // One more would be too many, and so few lack it that hardly more NACKs come than are wanted.
+        #expect(lacking[copies] < 5, "\(copies) copies leave \(lacking[copies])")
+    }
+
+    /// One of those who lack something answers a question of one in a hundred: not a hundred lack it because of that.
+    @Test func oneAnswerOfAFewIsNoSurprise() {
+        var experience = PushExperience()
+        for _ in 0..<20 { experience.learn(losers: 1, dataCount: 1, extra: 3, members: 10_000) }
+        let before = experience.extra(dataCount: 1, members: 10_000, policy: PushPolicy())
+        experience.learn(losers: 100, share: 0.01, dataCount: 1, extra: 3, members: 10_000)
+        #expect(experience.extra(dataCount: 1, members: 10_000, policy: PushPolicy()) == before)
+        // Four of them do prove it.
+        experience.learn(losers: 400, share: 0.01, dataCount: 1, extra: 3, members: 10_000)
+        #expect(experience.extra(dataCount: 1, members: 10_000, policy: PushPolicy()) > before)
     }
 
     /// One failure of the transmission as a whole is no reason to send ten copies from then on.

@@ -263,6 +263,41 @@ import Testing
         #expect(receiver.due == .zero + .seconds(1) + .microseconds(10_500))
     }
 
+    /// Who asked confirms when it has what it lacks: not at datagrams that do not serve it, nor, served by unicast
+    /// meanwhile, at those of the next transaction.
+    @Test func whoAskedSaysNothingAtWhatDoesNotServeIt() throws {
+        var receiver = PushReceiver(memberIndex: 3, complete: 4, seed: 9)
+        func data(_ transaction: UInt64, _ index: UInt8, round: UInt8) -> TransactionHeader {
+            TransactionHeader(
+                kind: .data, group: 1, epoch: 1, transaction: transaction, index: index, dataCount: 9,
+                feedback: FeedbackRequest(
+                    mode: .none, round: round, answerInMilliseconds: 10_000, nackWaitMilliseconds: 100,
+                    nackShare: .max),
+                activateInMilliseconds: 0, deactivateInMilliseconds: 0)
+        }
+        _ = receiver.receive(data(5, 0, round: 0), body: [1], now: .zero)
+        var now = try #require(receiver.due)
+        #expect(receiver.poll(now: now) == .report)
+        // Two datagrams of a repair that do not serve it.
+        for index in [1, 2] as [UInt8] {
+            _ = receiver.receive(data(5, index, round: 1), body: [1], now: now)
+            now = now + .milliseconds(200)
+            #expect(receiver.poll(now: now) != .report)
+        }
+        // Its own: it says so.
+        _ = receiver.receive(data(5, 3, round: 1), body: [2], now: now)
+        receiver.completed(5)
+        #expect(receiver.poll(now: now + .milliseconds(100)) == .report && receiver.due == nil)
+
+        _ = receiver.receive(data(6, 0, round: 0), body: [1], now: now)
+        now = try #require(receiver.due)
+        #expect(receiver.poll(now: now) == .report)
+        // Its profile comes, and then the next transaction.
+        receiver.reset(memberIndex: 3, complete: 6)
+        _ = receiver.receive(data(7, 0, round: 0), body: [1], now: now)
+        #expect(try #require(receiver.due) >= now + .seconds(10))
+    }
+
     @Test func aReceiverIsSmall() {
         #expect(MemoryLayout<PushReceiver>.size <= 160, "\(MemoryLayout<PushReceiver>.size) octets")
     }

@@ -213,7 +213,7 @@ extension GoldenCases {
             says: """
                 satipsec.yaml:2:1: groups: is not a known key; known here are name, gcks, address, psk-file, \
                 phase1, satellite-interface, terrestrial-interface, data-plane, tunnel-interface, link-mtu, \
-                control-socket, guard, mss-clamp, dscp, retry, policy
+                control-socket, guard, mss-clamp, dscp, packet-path, retry, policy
                 """),
         Case(
             "DSCP that is none",

@@ -47,6 +47,7 @@ import Testing
             link-mtu: 1400
             control-socket: /run/site1.sock
             guard: off
+            packet-path: portable
             retry: {first: 500ms, most: 30s}
             """
         let settings = try ClientSettings.parse(text, file: folder.path + "/satipsec.yaml")
@@ -67,6 +68,7 @@ import Testing
         #expect(settings.linkMTU == 1_400)
         #expect(settings.controlSocket == "/run/site1.sock")
         #expect(settings.failClosedGuard == .off)
+        #expect(settings.packetPath == .portable)
         #expect(settings.retry == ClientSettings.Retry(first: .milliseconds(500), most: .seconds(30)))
     }
 
@@ -92,6 +94,7 @@ import Testing
         #expect(settings.controlSocket == "/run/satipsec/satipsec.sock")
         #expect(settings.failClosedGuard == .required)
         #expect(settings.segmentClamp == .off && settings.outerDSCP == nil)
+        #expect(settings.packetPath == .automatic)
         #expect(settings.retry == ClientSettings.Retry())
     }
 

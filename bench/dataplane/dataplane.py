@@ -222,6 +222,36 @@ def report_tcp(traffic, tunnel):
         server.end()
 
 
+def report_rekeys(stream, rate, seconds=10):
+    """A new SA each second under load."""
+    tunnel = stream.tunnel
+    before = stream.settled()
+    sender = Process(f"{tunnel.a}-rekeyed", [
+        stream.traffic, "send", tunnel.interface_a, tunnel.address_a, PORT, SIZE, int(rate), seconds, TICK,
+        tunnel.group], tunnel.a)
+    try:
+        for spi in range(102, 102 + seconds - 1):
+            time.sleep(0.8)
+            tunnel.rekey(spi, 0.2)
+        sent = fields(sender.line(seconds))["sent"]
+        lost = sent - (stream.settled() - before)
+        row(f"{tunnel.name}: new keys each second at {rate / 1e3:.1f} kpps, {seconds} s", f"{lost:.0f} lost",
+            f"of {sent:.0f}", "", "0 lost", lost == 0)
+    finally:
+        sender.end()
+
+
+def report_allocations(stream, rate):
+    """Calls of the allocator for a stream, without those of the two reports."""
+    tunnel = stream.tunnel
+    first, second = tunnel.allocations(), tunnel.allocations()
+    result = stream.run(rate, 2)
+    own = tunnel.allocations() - second - (second - first)
+    each = max(own, 0) / max(result["delivered"], 1)
+    row(f"{tunnel.name}: allocations per packet, both ends", f"{each:.4f}", f"{own:.0f} for {result['sent']:.0f}", "",
+        "<= 0.01", each <= 0.01)
+
+
 def report_receivers(traffic, kind, name, rate=1_000):
     """What the sender's end pays for more receivers, and what the link carries."""
     hub = None
@@ -231,14 +261,14 @@ def report_receivers(traffic, kind, name, rate=1_000):
             hub.grow(count)
             costs, copies, complete = [], [], []
             for _ in range(5):
-                before = [hub.counter(number, "tun0", "rx_packets") for number in range(1, count + 1)]
+                before = [hub.delivered(number) for number in range(1, count + 1)]
                 link, start = hub.counter(0, "sat0", "tx_packets"), network.cpu_seconds(hub.processes[0].pid)
                 sent = fields(run(traffic, "send", "tun0", hub.address, PORT, SIZE, rate, 1, TICK, tunnels.Tunnel.group,
                                   place=f"{hub.tag}0"))["sent"]
                 time.sleep(0.3)
                 costs.append((network.cpu_seconds(hub.processes[0].pid) - start) / sent * 1e9)
                 copies.append((hub.counter(0, "sat0", "tx_packets") - link) / sent)
-                after = [hub.counter(number, "tun0", "rx_packets") for number in range(1, count + 1)]
+                after = [hub.delivered(number) for number in range(1, count + 1)]
                 complete.append(sum(now - then >= sent * (1 - LOSS) for then, now in zip(before, after)))
             row(f"{name}: {count} receivers, sender's CPU per packet", f"{spread(costs)} ns",
                 f"{statistics.median(copies):.2f} packets on the link for one, copied by the bridge on the sender's"
@@ -292,6 +322,10 @@ def measure(traffic, active, problems, softirqs, niceness):
           f" (softirq) counts as the sender's; ksoftirqd besides, whole machine: {100 * share:.1f} % of one core;"
           f" niceness of all {niceness}, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores", flush=True)
     report_tunnels(best, costs, losses, rate)
+    for name in (tunnels.Ours.name, tunnels.OursPortable.name):
+        if name in streams:
+            report_rekeys(streams[name], max(rate, 1_000))
+            report_allocations(streams[name], max(rate, 1_000))
     for name, problem in problems:
         row(f"{name}: not measured", "-", problem)
     report_parts(traffic, costs)

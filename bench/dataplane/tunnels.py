@@ -5,8 +5,9 @@ Each carries multicasts that an application in namespace A sends to its interfac
 group there. AES-128-GCM, where the tunnel has it."""
 import os
 import shutil
+import time
 
-from network import Failure, Process, WORK, namespace, run, until, wire
+from network import Failure, Process, WORK, fields, namespace, run, until, wire
 
 QUEUE = 2000
 """Packets in a tunnel interface's queue, for all of them."""
@@ -224,6 +225,18 @@ class Ours(Tunnel):
             self.tell(process, f"outbound {spi} {outer} aes128-gcm {source} {destination}")
             self.tell(process, f"activate {spi} {outer}")
 
+    def allocations(self):
+        """Calls of the memory allocator in both since their start."""
+        return sum(fields(process.tell("status"))["allocations"] for process in self.processes)
+
+    def rekey(self, spi, pause):
+        """The group's next SA; the last one goes, at the receiver after what was on its way has come."""
+        a, b = self.processes
+        self.secure(spi, self.group, [a], [b], "0.0.0.0/0", f"{self.group}/32")
+        self.tell(a, f"remove-outbound {spi - 1} {self.group}")
+        time.sleep(pause)
+        self.tell(b, f"remove-inbound {spi - 1} {self.group}")
+
     def secure_unicast(self):
         """SAs for all that goes from LAN to LAN."""
         a, b = self.processes
@@ -261,6 +274,10 @@ class Hub:
         """A counter of an interface, for example rx_packets."""
         return int(run("cat", f"/sys/class/net/{interface}/statistics/{name}", place=f"{self.tag}{number}"))
 
+    def delivered(self, number):
+        """Packets that a receiver wrote to its tunnel interface."""
+        return self.counter(number, "tun0", "rx_packets")
+
     def stop(self):
         for process in self.processes:
             process.end()
@@ -279,6 +296,10 @@ class OurHub(Hub):
         process = self.ours.gateway(place, "192.168.2.1", "192.168.1.0/24", 2)
         self.ours.secure(101, Ours.group, [], [process], "0.0.0.0/0", f"{Ours.group}/32")
         self.processes.append(process)
+
+    def delivered(self, number):
+        # The interface counts a piece of several datagrams as one.
+        return fields(self.processes[number].tell("status"))["to-tunnel"]
 
 
 class OpenVPNHub(Hub):
@@ -304,4 +325,11 @@ class OpenVPNHub(Hub):
         self.start(place, ["--client", "--nobind", "--remote", "10.0.0.1"], "b", "a")
 
 
-ALL = [Bare, Ours, OpenVPN, WireGuardGo, StrongSwan]
+class OursPortable(Ours):
+    """The same by plain reads, writes and raw sockets."""
+
+    name, tag = "satipsec, portable path", "port"
+    options = ["path=portable"]
+
+
+ALL = [Bare, Ours, OursPortable, OpenVPN, WireGuardGo, StrongSwan]

@@ -6,6 +6,7 @@
 #define SATIPSEC_CLINUX_H
 #include <stdint.h>
 #include "CLinux_emulator.h"
+#include "CLinux_fastpath.h"
 #include "CLinux_kernel.h"
 
 /* Wipes memory in a way the compiler may not remove. */
@@ -110,6 +111,8 @@ int clinux_batch_receive(struct clinux_batch *batch, int fd, unsigned limit);
 /* Sends the packets from `first` on, up to `count`; returns how many went out (at least one), or the negative errno
    of the first. */
 int clinux_batch_send(struct clinux_batch *batch, int fd, unsigned first, unsigned count);
+/* The same by a socket of clinux_link_open: whole IPv4 packets to groups, each to its group's hardware address. */
+int clinux_batch_send_link(struct clinux_batch *batch, int fd, unsigned interface, unsigned first, unsigned count);
 
 /* --- The kernel's multicast routers, one a family ---------------------------------------------------------------- */
 

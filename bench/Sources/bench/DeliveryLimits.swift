@@ -25,6 +25,39 @@ enum DeliveryLimits {
         return sum / (1 - sourceLoss)
     }
 
+    /// The fewest datagrams of which a share `served` of all members has what it needs at once, on average: its own one of
+    /// k data datagrams, or any k of all. What the source link loses is lost for all.
+    static func datagrams(
+        dataCount k: Int, classes: [(share: Double, loss: Double)], sourceLoss: Double, served: Double
+    ) -> Int {
+        /// Lost by `loss`, fewer than `needed` of `count` come through.
+        func fails(_ count: Int, _ needed: Int, _ loss: Double) -> Double {
+            (0..<max(min(needed, count + 1), 0)).reduce(0) { $0 + binomial(count, $1, 1 - loss) }
+        }
+        var count = k
+        while count < 254 {
+            var missing = 0.0
+            for gone in 0...min(8, count) {
+                let isOwnGone = Double(gone) / Double(count)
+                for kind in classes {
+                    let without =
+                        isOwnGone * fails(count - gone, k, kind.loss)
+                        + (1 - isOwnGone) * kind.loss * fails(count - gone - 1, k, kind.loss)
+                    missing += binomial(count, gone, sourceLoss) * kind.share * without
+                }
+            }
+            if missing <= 1 - served { break }
+            count += 1
+        }
+        return count
+    }
+
+    /// P(Bin(count, probability) = value).
+    private static func binomial(_ count: Int, _ value: Int, _ probability: Double) -> Double {
+        let ways = lgamma(Double(count) + 1) - lgamma(Double(value) + 1) - lgamma(Double(count - value) + 1)
+        return exp(ways + Double(value) * log(probability) + Double(count - value) * log1p(-probability))
+    }
+
     /// Seconds until the last of explicit answers is through.
     static func answering(members: Int, octets: Int, rate: Int) -> Double {
         Double(members) * Double(octets) * 8 / Double(rate)

@@ -34,7 +34,7 @@ enum DeliveryWork {
         let group = try Group(size)
         for slot in leaves { try group.server.leave(UInt32(slot)) }
         guard let update = try group.commit().update else { return ([], 0) }
-        let slices = try update.slices(limit: DeliverySizes.bodyLimit - DeliverySizes.plainBody - extra)
+        let slices = try update.evenSlices(limit: DeliverySizes.bodyLimit - DeliverySizes.plainBody - extra)
         let parts = slices.map { slice in
             DeliveryPart(
                 octets: slice.octets.count + DeliverySizes.plainBody + extra,

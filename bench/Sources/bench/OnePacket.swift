@@ -26,10 +26,10 @@ enum OnePacket {
                 let limit = DeliveryLimits.transmissions(
                     members: size, classes: loss.classes, sourceLoss: loss.source)
                 let isMix = loss.classes.count > 1
-                add(scenario, parts, "N=\(size) \(loss.name)", limit, isGoal: false, to: &report)
+                let isGoal = isMix && size == 1_000_000
+                add(scenario, parts, "N=\(size) \(loss.name)", limit, isGoal: isGoal, to: &report)
                 guard isMix, size >= 100_000 else { continue }
                 scenario.policy.trustsExperience = true
-                let isGoal = size == 1_000_000
                 add(scenario, parts, "N=\(size) \(loss.name), trusting", limit, isGoal: isGoal, to: &report)
             }
         }
