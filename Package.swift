@@ -161,8 +161,8 @@ let package = Package(
         .target(
             name: "FuzzTargets",
             dependencies: [
-                "FMKE", "ReliablePush", "ErasureCode", "KeyTree", "ESP", "IKEv1", "ISAKMP", "Settings", "Control",
-                "Store", "Cryptography", "Basics",
+                "KeyServer", "FMKE", "ReliablePush", "ErasureCode", "KeyTree", "ESP", "IKEv1", "ISAKMP", "Settings",
+                "Control", "Store", "Cryptography", "Basics",
             ],
             path: "Tests/FuzzTargets", swiftSettings: common),
         .testTarget(name: "FuzzTests", dependencies: ["FuzzTargets", "Basics"], swiftSettings: common),

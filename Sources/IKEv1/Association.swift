@@ -71,30 +71,53 @@ final class Association {
     var annex: [RawPayload] = []
 
     private var delivered: [UInt32: DeliveredRequest] = [:]
-    private var highestDelivered: UInt32?
+    private(set) var highestDelivered: UInt32?
+    /// Ids of the peer up to this one belong to an earlier run of ours: none of them is taken again.
+    private let deliveredBefore: UInt32?
     private let window: UInt32
-    private let firstMessageID: UInt32
+    let firstMessageID: UInt32
     private var nextMessageID: UInt32
+    /// The first id of ours that no record has reserved yet.
+    private(set) var reservedMessageID: UInt32
+    /// The reservation that the owner of the records was told of.
+    var notedReservation: UInt32
+    let firstSequence: UInt32
     private var informationalIDs: [UInt32] = []
 
     init(
-        _ info: AssociationInfo, _ result: MainModeResult, proof: (digest: [UInt8], answer: [UInt8])?,
-        limits: Limits, random: any RandomSource
+        _ info: AssociationInfo, keys: MessageCipher, authenticationKey: Secret, lastBlock: [UInt8],
+        features: PeerFeatures, nat: NATSituation, proof: (digest: [UInt8], answer: [UInt8])?, limits: Limits,
+        firstMessageID: UInt32, reservedMessageID: UInt32, firstSequence: UInt32, delivered: UInt32? = nil
     ) {
         self.info = info
-        keys = result.keys.cipher
-        authenticationKey = result.keys.authenticationKey
-        lastBlock = result.lastBlock
-        features = result.features
-        nat = result.nat
+        self.keys = keys
+        self.authenticationKey = authenticationKey
+        self.lastBlock = lastBlock
+        self.features = features
+        self.nat = nat
         self.proof = proof
         window = UInt32(clamping: max(1, limits.exchangesPerAssociation))
         lastHeard = info.establishedAt
+        self.firstMessageID = firstMessageID
+        (nextMessageID, self.reservedMessageID) = (reservedMessageID, reservedMessageID)
+        notedReservation = reservedMessageID
+        self.firstSequence = firstSequence
+        sequence = firstSequence &+ (reservedMessageID &- firstMessageID)
+        (highestDelivered, deliveredBefore) = (delivered, delivered)
+    }
+
+    convenience init(
+        _ info: AssociationInfo, _ result: MainModeResult, proof: (digest: [UInt8], answer: [UInt8])?,
+        limits: Limits, random: any RandomSource
+    ) {
         // In the lower half of the 31 bits, so that the count never wraps in the life of an SA.
-        firstMessageID = UInt32(random.number(below: 1 << 30)) + 1
-        nextMessageID = firstMessageID
-        // spec: RFC 3706 6.2 - the first sequence number is random, with a clear top bit
-        sequence = UInt32(random.number(below: 1 << 31))
+        let first = UInt32(random.number(below: 1 << 30)) + 1
+        self.init(
+            info, keys: result.keys.cipher, authenticationKey: result.keys.authenticationKey,
+            lastBlock: result.lastBlock, features: result.features, nat: result.nat, proof: proof, limits: limits,
+            firstMessageID: first, reservedMessageID: first,
+            // spec: RFC 3706 6.2 - the first sequence number is random, with a clear top bit
+            firstSequence: UInt32(random.number(below: 1 << 31)))
     }
 
     // MARK: Message ids
@@ -109,6 +132,9 @@ final class Association {
 
     /// Our next message id for an informational exchange, which has no window.
     func informationalID() -> UInt32 {
+        if nextMessageID >= reservedMessageID {
+            reservedMessageID = min(nextMessageID, Self.messageIDLimit - Self.reservation) + Self.reservation
+        }
         defer { nextMessageID += 1 }
         return nextMessageID | ourBit
     }
@@ -124,6 +150,7 @@ final class Association {
         guard messageID & Self.responderBit != ourBit else { return nil }
         let count = messageID & ~Self.responderBit
         if let known = delivered[count] { return .known(known) }
+        if let deliveredBefore, count <= deliveredBefore { return .stale }
         if let highestDelivered, count <= highestDelivered, highestDelivered - count >= window { return .stale }
         return .new
     }

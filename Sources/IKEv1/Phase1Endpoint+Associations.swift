@@ -26,6 +26,7 @@ extension Phase1Endpoint {
         let association = association(result, peer, proof: proof, roundTrip: roundTrip, now: now)
         let info = association.info
         established[info.id] = association
+        changed.insert(info.id)
         let key = PeerKey(name: info.peerName, identity: info.peerIdentity)
         byPeer[key, default: []].append(info.id)
         setTimers(association, lifetime: result.lifetime, now: now)
@@ -114,6 +115,7 @@ extension Phase1Endpoint {
         let old = association.info.remote
         guard received.remote != old else { return }
         association.info.remote = received.remote
+        changed.insert(association.info.id)
         emit(.moved(association.info, from: old))
     }
 

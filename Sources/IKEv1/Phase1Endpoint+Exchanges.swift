@@ -143,6 +143,7 @@ extension Phase1Endpoint {
         let request = Association.DeliveredRequest(
             exchange: exchange, digest: digest, hash: hash, vector: association.keys.lastBlock(received.octets))
         association.deliver(messageID, request)
+        changed.insert(association.info.id)
         heard(received, association, now: now)
         emit(.request(association.info, exchange: exchange, messageID: messageID, payloads: payloads))
     }

@@ -30,6 +30,8 @@ public final class Phase1Endpoint {
     /// SAs of one peer, the oldest first.
     var byPeer: [PeerKey: [AssociationID]] = [:]
     var timers = DeadlineQueue<Phase1Timer>()
+    /// See `takeChanged`.
+    var changed: Set<AssociationID> = []
 
     private var outputs: [Phase1Output] = []
     private var taken = 0
@@ -189,6 +191,7 @@ public final class Phase1Endpoint {
     }
 
     func transmit(_ octets: [UInt8], on association: Association) {
+        noteReservation(of: association)
         transmit(octets, from: association.info.local, to: association.info.remote)
     }
 

@@ -40,6 +40,17 @@ final class ClientDirectory: CredentialSource {
             lifetime: lifetime)
     }
 
+    /// What a client of this name proves itself with; nil for one that is revoked or not in the configuration.
+    func credential(ofClient name: String) -> PeerCredential? {
+        if let client = byName[name] { return credential(for: client.address) }
+        guard !revoked.contains(name), let range = ranges.first(where: { $0.members.contains(name) }) else {
+            return nil
+        }
+        return PeerCredential(
+            name: range.name, preSharedKey: range.preSharedKey, expectedIdentity: nil, suites: range.suites,
+            lifetime: lifetime)
+    }
+
     /// The client that this address may be under this identity; nil when the two do not fit together.
     func client(at address: IPAddress, identity: Identity) -> String? {
         if let client = byAddress[address] {

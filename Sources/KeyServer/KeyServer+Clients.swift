@@ -79,6 +79,7 @@ extension KeyServer {
         clients[name]?.lastReport = 0
         clients[name]?.lastHeard = now
         clients[name]?.wasRegistered = true
+        unsaved.insert(name)
         outputs.append(.associationUp(info.id))
         log(
             .info, "client.authenticated", by: name,
@@ -98,7 +99,7 @@ extension KeyServer {
         sendProfile(to: name, now: now)
     }
 
-    private func assignSenderID(to name: String, in group: UInt32, now: Instant) {
+    func assignSenderID(to name: String, in group: UInt32, now: Instant) {
         guard var state = groups[group] else { return }
         guard state.nextSenderID <= UInt32(UInt16.max) else {
             // An id that was given before could repeat a vector: without one a sender gets no keys of this group.
@@ -119,6 +120,7 @@ extension KeyServer {
         owners[info.id] = nil
         clients[name]?.association = nil
         clients[name]?.pending = [:]
+        unsaved.insert(name)
         let level: LogEvent.Level = reason == .deadPeer || reason == .expired ? .warning : .info
         log(level, "client.gone", by: name, ["client": name, "reason": reason.explanation], now: now)
         for id in groups.keys {
@@ -327,6 +329,7 @@ extension KeyServer {
             return
         }
         clients[name]?.lastReport = status.report
+        unsaved.insert(name)
         heard(name, now: now)
         var needsProfile = false
         for report in status.groups {

@@ -38,7 +38,7 @@ extension KeyServer {
         group.data = newDataSAs(for: entry, transaction: group.transaction, activateAt: now, now: now)
         let treeRecords = try plantTree(of: &group, records: records)
         groups[entry.id] = group
-        outputs.append(.persist(keyRecords(of: group) + treeRecords))
+        outputs.append(.persist((keyRecords(of: group) + treeRecords).map(RecordChange.put)))
         log(
             .info, "group.created",
             ["group": entry.name, "epoch": "\(rekeySA.epoch)", "members": "\(group.members.count)"])
@@ -179,7 +179,7 @@ extension KeyServer {
             transaction, in: &group, delivery, channel: delivery.parts.isEmpty ? group.channel : oldChannel,
             reason: reason, activateAt: activateAt, removeAt: removeAt, now: now)
         groups[id] = group
-        outputs.append(.persist(keyRecords(of: group) + delivery.records))
+        outputs.append(.persist((keyRecords(of: group) + delivery.records).map(RecordChange.put)))
         log(
             .info, "rekey.started",
             [
@@ -187,6 +187,21 @@ extension KeyServer {
                 "epoch": "\(group.rekeySA.epoch)", "spis": made.map { spiText($0.sa.spi) }.joined(separator: ","),
             ])
         return transaction
+    }
+
+    /// Gives the group's newest keys to its members one by one: as a transaction, whose verdict says who has them.
+    func deliverByUnicast(_ id: UInt32, reason: RekeyReason, now: Instant) {
+        guard var group = groups[id] else { return }
+        open(
+            group.transaction, in: &group, Delivery(), channel: group.channel, reason: reason, activateAt: now,
+            removeAt: .distantFuture, now: now)
+        groups[id] = group
+        log(
+            .info, "rekey.started",
+            [
+                "group": group.entry.name, "transaction": "\(group.transaction)", "reason": reason.rawValue,
+                "epoch": "\(group.rekeySA.epoch)", "spis": group.data.map { spiText($0.sa.spi) }.joined(separator: ","),
+            ])
     }
 
     private func open(

@@ -46,7 +46,7 @@ extension KeyServer {
             if group.entry.backwardSecrecy {
                 renew(id, reason: .joined, now: now)
             } else {
-                outputs.append(.persist(records(of: try tree.admit(), tree, id)))
+                outputs.append(.persist(records(of: try tree.admit(), tree, id).map(RecordChange.put)))
             }
         } catch {
             log(.error, "tree.failed", ["group": group.entry.name, "client": name, "reason": "\(error)"])

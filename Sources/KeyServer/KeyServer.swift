@@ -35,8 +35,8 @@ public final class KeyServer {
         /// Lifetime of ISAKMP SAs.
         public var phase1Lifetime: Duration = .seconds(8 * 3_600)
         public var deadPeerInterval: Duration? = .seconds(30)
-        /// Nothing numbered restarts below this: a number that grows from start to start of the process, such as
-        /// microseconds since 1970, keeps sequences going up even where no record survived.
+        /// Microseconds since 1970 when the server starts. Nothing numbered restarts below this, which keeps sequences
+        /// going up even where no record survived; and the times of records count from there.
         public var numberFloor: UInt64
         public var allowsKeyExport = false
         public var limits = Limits()
@@ -66,16 +66,22 @@ public final class KeyServer {
     var endpointWait: Instant?
     var drops = DropCounters()
     var limiter = LogLimiter()
+    /// Between our instants and the times of records.
+    let clock: RecordClock
+    /// Clients whose record is to be written at the end of this input.
+    var unsaved: Set<String> = []
 
-    /// Makes the first keys of every group.
+    /// Takes up the ISAKMP SAs of an earlier run and makes the first keys of every group.
     /// - Parameter records: what an earlier run had stored; numbers go on behind them.
-    /// - Throws: `CommandError` when a group's keys cannot be made or do not fit a message.
+    /// - Throws: `StoreError`, `UnreadableRecord`; `CommandError` when a group's keys cannot be made or do not fit a
+    ///   message.
     public init(
         _ configuration: Configuration, records: any RecordStore, random: any RandomSource, now: Instant
     ) throws {
         self.configuration = configuration
         self.random = random
         startedAt = now
+        clock = RecordClock(microseconds: configuration.numberFloor, now: now)
         directory = ClientDirectory(configuration.inventory, lifetime: configuration.phase1Lifetime)
         var phase1 = Phase1Configuration(identity: .name(configuration.identity), isResponder: true)
         phase1.natTraversalPort = configuration.natTraversalPort
@@ -91,13 +97,20 @@ public final class KeyServer {
             if state.isRevoked { directory.revoke(name) }
             clients[name] = state
         }
+        try restoreClients(records, now: now)
         for entry in configuration.inventory.groups { try makeGroup(entry, records: records, now: now) }
+        serveRestored(now: now)
+        drainEndpoint(now: now)
+        if !owners.isEmpty { advanceGroups(to: now) }
+        save(before: 0)
     }
 
     // MARK: Inputs
 
     /// A datagram from one of our UDP sockets.
     public func receive(_ datagram: Datagram, now: Instant) {
+        let start = outputs.count
+        defer { save(before: start) }
         endpoint.receive(datagram, now: now)
         drainEndpoint(now: now)
         advanceGroups(to: now)
@@ -105,6 +118,8 @@ public final class KeyServer {
 
     /// Time has passed.
     public func advance(to now: Instant) {
+        let start = outputs.count
+        defer { save(before: start) }
         endpoint.advance(to: now)
         drainEndpoint(now: now)
         advanceGroups(to: now)
@@ -112,6 +127,8 @@ public final class KeyServer {
 
     /// Changes the data keys of a group, and its KEK too if asked. The verdict comes as `.ended` with this number.
     public func rekey(group name: String, includingKEK: Bool, now: Instant) throws(CommandError) -> UInt64 {
+        let start = outputs.count
+        defer { save(before: start) }
         guard let id = groups.first(where: { $0.value.entry.name == name })?.key else {
             throw .unknownGroup(name)
         }
@@ -124,11 +141,14 @@ public final class KeyServer {
     /// Takes a client's authorisation: its ISAKMP SA ends, and every group it was in gets new keys that it never sees.
     /// - Returns: the transactions that lock it out, by group name.
     public func revoke(client name: String, now: Instant) throws(CommandError) -> [String: UInt64] {
+        let start = outputs.count
+        defer { save(before: start) }
         guard let client = clients[name] else { throw .unknownClient(name) }
         guard !client.isRevoked else { throw .alreadyRevoked(name) }
         clients[name]?.isRevoked = true
+        unsaved.insert(name)
         directory.revoke(name)
-        outputs.append(.persist([Record("client/\(name)/revoked", Secret([1]))]))
+        outputs.append(.persist([.put(Record("client/\(name)/revoked", Secret([1])))]))
         outputs.append(.log(LogEvent(.warning, "client.revoked", ["client": name])))
         if let association = client.association {
             owners[association] = nil
@@ -227,6 +247,6 @@ public final class KeyServer {
     func record(_ name: String, number: UInt64) -> ServerOutput {
         var writer = OctetWriter(capacity: 8)
         writer.u64(number)
-        return .persist([Record(name, Secret(writer.bytes))])
+        return .persist([.put(Record(name, Secret(writer.bytes)))])
     }
 }

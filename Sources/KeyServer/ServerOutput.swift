@@ -6,7 +6,8 @@ public import Store
 
 /// What the server wants done, in this order: a record comes before the send that depends on it.
 public enum ServerOutput: Sendable {
-    case persist([Record])
+    /// All of these or none.
+    case persist([RecordChange])
     /// Unicast, or multicast when the remote address is a group: then out of the satellite interface.
     case transmit(Datagram)
     case log(LogEvent)
@@ -27,6 +28,8 @@ public enum RekeyReason: String, Sendable, Hashable, Codable {
     case volume
     /// A sender came back without its counters, so its SAs cannot go on.
     case senderRestarted = "sender-restarted"
+    /// The server started again, and its clients' ISAKMP SAs with it.
+    case restarted
 }
 
 /// The end of a transaction, by name.

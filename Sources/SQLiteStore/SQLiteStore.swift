@@ -23,6 +23,9 @@ public import Store
     private let database: Database
     private let seal: RecordSeal
     private let random: any RandomSource
+    /// The greatest of all records: it counts every write to the store, so that a name which is removed and comes back
+    /// does not count anew.
+    private var revision: Int
 
     /// Opens a store, or makes one where there is no file.
     ///
@@ -46,6 +49,7 @@ public import Store
         // Only now: what is not ours must not be changed, and the mode of the journal is part of the file.
         try database.run("PRAGMA journal_mode = WAL")
         try database.run("PRAGMA synchronous = FULL")
+        revision = try database.number("SELECT max(revision) FROM record")
         self.database = database
     }
 
@@ -91,21 +95,27 @@ public import Store
 
     // MARK: Records
 
-    public func put(_ records: [Record]) throws(StoreError) {
-        guard !records.isEmpty else { return }
+    public func apply(_ changes: [RecordChange]) throws(StoreError) {
+        guard !changes.isEmpty else { return }
+        let before = revision
         try database.run("BEGIN IMMEDIATE")
         do throws(StoreError) {
-            for record in records { try write(record) }
+            for change in changes {
+                switch change {
+                case .put(let record): try write(record)
+                case .remove(let name): try database.execute("DELETE FROM record WHERE name = ?", [.text(name)])
+                }
+            }
             try database.run("COMMIT")
         } catch {
             try? database.run("ROLLBACK")
+            revision = before
             throw error
         }
     }
 
     private func write(_ record: Record) throws(StoreError) {
-        let known = try database.row("SELECT revision FROM record WHERE name = ?", [.text(record.name)])
-        let revision = (known?.first?.number ?? 0) + 1
+        revision += 1
         let sealed = try seal.seal(
             record.value, name: record.name, revision: UInt64(clamping: revision), random: random)
         try database.execute(

@@ -241,9 +241,9 @@ public final class Simulation {
 
     private func take(_ output: ServerOutput) {
         switch output {
-        case .persist(let records):
-            server.store.put(records)
-            for record in records { observe(.serverPersisted(record)) }
+        case .persist(let changes):
+            server.store.apply(changes)
+            for case .put(let record) in changes { observe(.serverPersisted(record)) }
         case .transmit(let datagram):
             transmit(datagram, from: 0)
             if let (spi, sequence) = PushEnvelope.peek(datagram.bytes) {

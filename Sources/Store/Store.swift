@@ -17,13 +17,26 @@ public struct Record: Sendable, Equatable {
     }
 }
 
+/// One step of a change.
+public enum RecordChange: Sendable, Equatable {
+    /// Replaces what had the same name.
+    case put(Record)
+    /// Nothing happens where there is no such record.
+    case remove(String)
+}
+
 /// Keeps records by name.
 public protocol RecordStore: AnyObject {
-    /// Stores all of them or none, replacing what had the same name. When it returns, they are safe.
-    func put(_ records: [Record]) throws(StoreError)
+    /// Makes all of these changes or none, one after the other. When it returns, they are safe.
+    func apply(_ changes: [RecordChange]) throws(StoreError)
     func value(of name: String) throws(StoreError) -> Secret?
     /// All records whose name starts so, in the order of their names.
     func records(under prefix: String) throws(StoreError) -> [Record]
+}
+
+extension RecordStore {
+    /// Stores all of them or none, replacing what had the same name.
+    public func put(_ records: [Record]) throws(StoreError) { try apply(records.map(RecordChange.put)) }
 }
 
 public enum StoreError: Error, Hashable, Sendable {
@@ -57,7 +70,19 @@ public final class MemoryStore: RecordStore {
 
     public init() {}
 
-    public func put(_ records: [Record]) { for record in records { values[record.name] = record.value } }
+    /// A store with what another one holds now.
+    public init(copying other: MemoryStore) { values = other.values }
+
+    public func apply(_ changes: [RecordChange]) {
+        for change in changes {
+            switch change {
+            case .put(let record): values[record.name] = record.value
+            case .remove(let name): values[name] = nil
+            }
+        }
+    }
+
+    public func put(_ records: [Record]) { apply(records.map(RecordChange.put)) }
     public func value(of name: String) -> Secret? { values[name] }
     public func records(under prefix: String) -> [Record] {
         values.filter { $0.key.hasPrefix(prefix) }.sorted { $0.key < $1.key }.map { Record($0.key, $0.value) }

@@ -115,11 +115,11 @@ final class ServerDaemon {
     private func pump() {
         guard failure == nil else { return }
         var outputs: [ServerOutput] = []
-        var records: [Record] = []
+        var changes: [RecordChange] = []
         var wake: Instant?
         collecting: while true {
             switch server.poll() {
-            case .persist(let some): records += some
+            case .persist(let some): changes += some
             case .wait(let until):
                 wake = until
                 break collecting
@@ -127,7 +127,7 @@ final class ServerDaemon {
             }
         }
         do {
-            try store.put(records)
+            try store.apply(changes)
         } catch {
             return fail(error)
         }

@@ -120,9 +120,12 @@ final class HostileMembers {
     func drainServer() {
         while true {
             switch keyServer.poll() {
-            case .persist(let records):
-                self.records += records.count
-                store.put(records)
+            case .persist(let changes):
+                // That a report was read is noted whatever it says.
+                records += changes.count {
+                    if case .put(let record) = $0 { !record.name.hasSuffix("/state") } else { true }
+                }
+                store.apply(changes)
             case .transmit(let datagram):
                 if datagram.remote.address.isMulticast { pushes.append((now, datagram.bytes)) }
                 for member in members where member.address == datagram.remote {

@@ -44,7 +44,12 @@ final class World {
 
     var now = Instant.zero + .seconds(1)
     let medium: BroadcastMedium
-    let server: KeyServer
+    private(set) var server: KeyServer
+    private let serverConfiguration: KeyServer.Configuration
+    private var serverRuns: UInt64 = 0
+    /// The server dies before its next output but so many; nil: not planned.
+    var serverDiesAfter: Int?
+    private(set) var isServerDown = false
     let serverTerminal: TerminalID
     let store = MemoryStore()
     /// Every record that the server wanted stored, in order.
@@ -108,6 +113,7 @@ final class World {
             signingKey: signingKey,
             inventory: Inventory(clients: entries, groups: [group]), numberFloor: 1_000_000)
         options.adjustServer(&configuration)
+        serverConfiguration = configuration
         server = try KeyServer(configuration, records: store, random: SeededRandom(seed: options.seed), now: now)
         serverTerminal = medium.addTerminal("gcks", uplink: up, downlink: link)
         for (index, name) in options.names.enumerated() {
@@ -139,6 +145,19 @@ final class World {
         client.engine = makeEngine(name, client.address, run: UInt64(now.nanoseconds), key: key)
         (client.inbound, client.outbound, client.active, client.joined) = ([:], [:], nil, [])
         start(name)
+    }
+
+    /// The server's process dies, and what it had to do with it; a new one starts with what is stored.
+    func restartServer(_ adjust: (inout KeyServer.Configuration) -> Void = { _ in }) throws {
+        serverRuns += 1
+        (isServerDown, serverDiesAfter) = (false, nil)
+        var configuration = serverConfiguration
+        // The virtual clock begins at 1 s, which is 1970 and 1 s.
+        configuration.numberFloor = UInt64(now.nanoseconds / 1_000)
+        adjust(&configuration)
+        server = try KeyServer(
+            configuration, records: store, random: SeededRandom(seed: seed &+ 1_000 &* serverRuns), now: now)
+        drainServer()
     }
 
     // MARK: Driving
@@ -192,11 +211,21 @@ final class World {
     }
 
     func drainServer() {
-        while true {
-            switch server.poll() {
-            case .persist(let records):
-                store.put(records)
-                self.records += records
+        while !isServerDown {
+            let output = server.poll()
+            if let left = serverDiesAfter {
+                if case .wait = output {
+                } else if left == 0 {
+                    (isServerDown, serverWait) = (true, nil)
+                    return
+                } else {
+                    serverDiesAfter = left - 1
+                }
+            }
+            switch output {
+            case .persist(let changes):
+                store.apply(changes)
+                for case .put(let record) in changes { records.append(record) }
             case .transmit(let datagram): transmit(datagram, from: serverTerminal)
             case .log(let event): log.append((now, "gcks", event))
             case .ended(let report): verdicts.append(report)
@@ -273,7 +302,7 @@ final class World {
         let name = medium.name(of: terminal)
         guard !interceptor(datagram, name) else { return }
         if terminal == serverTerminal {
-            guard datagram.local.address == Self.gcksAddress else { return }
+            guard datagram.local.address == Self.gcksAddress, !isServerDown else { return }
             server.receive(datagram, now: now)
             drainServer()
         } else if let client = clients[name], client.isUp, !client.isDeaf {

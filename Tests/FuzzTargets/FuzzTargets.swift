@@ -29,8 +29,8 @@ public enum FuzzTarget: String, CaseIterable, Sendable {
     case settings
     /// What the control socket takes as JSON.
     case json
-    /// A sealed record.
-    case record
+    /// A sealed record, and what stands in one of a client.
+    case record, state
 
     /// Takes in the octets. Returns whatever they are.
     public func run(_ octets: [UInt8]) {
@@ -49,6 +49,7 @@ public enum FuzzTarget: String, CaseIterable, Sendable {
         case .settings: SettingsTarget.run(octets)
         case .json: SettingsTarget.json(octets)
         case .record: TreeTarget.record(octets)
+        case .state: StateTarget.run(octets)
         }
     }
 
@@ -69,6 +70,7 @@ public enum FuzzTarget: String, CaseIterable, Sendable {
         case .settings: SettingsTarget.seeds
         case .json: SettingsTarget.jsonSeeds
         case .record: TreeTarget.recordSeeds
+        case .state: StateTarget.seeds
         }
     }
 }

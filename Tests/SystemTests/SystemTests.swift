@@ -6,7 +6,7 @@ import Testing
 /// faults, restarts and commands. `system.py` prints one line per check, and so does `ipv6.py`, where the same is done
 /// over IPv6 with groups of both families.
 @Suite(.serialized) struct SystemTests {
-    @Test(arguments: [("system.py", 50), ("ipv6.py", 17)])
+    @Test(arguments: [("system.py", 52), ("ipv6.py", 17)])
     func daemonsBearWhatOperatorsAndNetworksDoToThem(script: String, checks: Int) throws {
         let folder = URL(filePath: #filePath).deletingLastPathComponent()
         let process = Process()

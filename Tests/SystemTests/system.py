@@ -202,6 +202,17 @@ class SystemTest(Checks):
         self.within("and the stream flows under new keys", 8,
                     lambda: self.active() not in ([], before) and self.segment.flows(0.3) > 5, self.state)
 
+    def server_restarts(self) -> None:
+        """Killed with -9, and back before anybody misses it."""
+        before = {name: len(self.segment.log(name)) for name in HOSTS}
+        self.lab.stop("gcks", signal.SIGKILL)
+        self.segment.start("gcks", "--key-log", str(self.folder / "gcks-keys"))
+        self.within("GCKS killed and back at once: the clients are current again", 10, self.all_current, self.state)
+        time.sleep(5)  # longer than dead peer detection takes to ask
+        again = [name for name in HOSTS if self.segment.logged(name, "gcks.connecting", after=before[name])
+                 or self.segment.logged(name, "gcks.lost", after=before[name])]
+        self.check("and none of them registered again", not again and self.all_current(), (again, self.state()))
+
     def client_dies(self) -> None:
         """Killed with -9, and back."""
         self.lab.stop("site", signal.SIGKILL)
@@ -352,6 +363,7 @@ class SystemTest(Checks):
         self.guard_flushed()
         self.second_daemons()
         self.server_dies()
+        self.server_restarts()
         self.client_dies()
         self.shut_down()
         self.key_log()
