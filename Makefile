@@ -12,7 +12,7 @@ SECONDS ?= 60
 BUILD = .build/debug
 
 .DEFAULT_GOAL := help
-.PHONY: setup setup-bench build test test-kernel demo model sim bench fuzz lint clean help
+.PHONY: setup setup-bench build release test test-kernel demo model sim bench fuzz lint clean help
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,11 @@ setup: ## Install the Debian packages that build, tests and demonstration need, 
 
 build: ## Build the programs: gcks, satipsec, satemu
 	$(SWIFT) build
+
+release: ## The same, optimised, in .build-release/release: for use
+	for name in gcks satipsec satemu; do \
+	    $(SWIFT) build -c release --scratch-path .build-release --product $$name || exit 1; \
+	done
 
 test: setup ## Build and run all tests; the last line counts them
 	@SWIFT="$(SWIFT)" scripts/test.sh
