@@ -12,6 +12,8 @@ final class HalfOpenExchange {
     }
 
     let opening: Opening
+    /// Where message 1 came in.
+    let localPort: UInt16
     var responder: MainModeResponder
     var sentAt: Instant
     /// Message 4, once there is one.
@@ -24,8 +26,9 @@ final class HalfOpenExchange {
 
     var id: AssociationID { responder.id }
 
-    init(_ opening: Opening, _ responder: MainModeResponder, now: Instant) {
+    init(_ opening: Opening, at localPort: UInt16, _ responder: MainModeResponder, now: Instant) {
         self.opening = opening
+        self.localPort = localPort
         self.responder = responder
         sentAt = now
     }

@@ -87,6 +87,9 @@ struct MainModeResponder {
         if case .sentKeys = state { true } else { false }
     }
 
+    /// Message 3 told of an address translator on the path.
+    var isTranslated: Bool { if case .sentKeys(let sent) = state { sent.nat.isOnPath } else { false } }
+
     /// Takes message 3 or 5, told apart by the encryption flag.
     mutating func receive(_ received: Received, random: any RandomSource) throws(Refusal) -> Step {
         received.isEncrypted ? try takeProof(received) : .transmit(try takeKeys(received, random: random))

@@ -34,7 +34,7 @@ extension Phase1Endpoint {
         }
         guard responder.answer.count <= received.octets.count else { throw .drop(.malformed) }
         try makeRoom(for: received.remote.address)
-        let exchange = HalfOpenExchange(opening, responder, now: now)
+        let exchange = HalfOpenExchange(opening, at: received.local.port, responder, now: now)
         halfOpen.insert(exchange)
         timers[.halfOpen(exchange.id)] = now + limits.halfOpenLifetime
         transmit(responder.answer, from: received.local, to: received.remote)
@@ -43,10 +43,11 @@ extension Phase1Endpoint {
     /// Message 3 or 5.
     func take(_ received: Received, _ exchange: HalfOpenExchange, now: Instant) throws(Refusal) {
         let origin = exchange.opening.remote
-        // Only message 5 may come from another port: that of NAT traversal, or what a translator makes of it.
-        guard received.remote == origin || received.isEncrypted && received.remote.address == origin.address else {
-            throw .drop(.wrongAddress)
-        }
+        // Only message 5 may change ports, and only with a translator on the path: for that of NAT traversal, and what
+        // the translator makes of it. Without one, a copy that somebody sent to the other port would bind the SA to it.
+        let isSamePath = received.remote == origin && received.local.port == exchange.localPort
+        let mayMove = received.isEncrypted && exchange.responder.isTranslated
+        guard isSamePath || mayMove && received.remote.address == origin.address else { throw .drop(.wrongAddress) }
         let step: MainModeResponder.Step
         do throws(Refusal) {
             step = try exchange.responder.receive(received, random: random)

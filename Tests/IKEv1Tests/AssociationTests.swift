@@ -314,4 +314,25 @@ import Testing
         #expect(pair.drops(.server) == [.wrongAddress])
         #expect(pair.requests(.server).isEmpty)
     }
+
+    /// Nor does a copy of message 5 that somebody sent to the port of NAT traversal, ahead of the message itself.
+    @Test func aCopyOnTheNATPortMovesNothing() throws {
+        let pair = Pair()
+        pair.tap = { side, datagram in
+            let isProof = side == .client && datagram.bytes.count > 28 && datagram.bytes[18...19].elementsEqual([2, 1])
+            guard isProof else { return [datagram] }
+            var copy = datagram
+            copy.remote.port = 4_500
+            copy.bytes.insert(contentsOf: [0, 0, 0, 0], at: 0)
+            return [copy, datagram]
+        }
+        let (client, server) = try #require(pair.connect())
+        #expect(pair.drops(.server) == [.wrongAddress])
+        #expect(server.local.port == 848)
+        pair.forget()
+        _ = try pair.client.send(.status, [RawPayload(.report, [1])], on: client.id, now: pair.now)
+        pair.drain()
+        pair.run(.seconds(1))
+        #expect(pair.requests(.server).count == 1)
+    }
 }
