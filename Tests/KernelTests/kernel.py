@@ -147,7 +147,7 @@ def rolls_over(backend: str, suite: str) -> None:
             b.tell(f"remove-inbound {spi - 1} {GROUP}")
         await_that(lambda: a.count("outbound-5") > 40)
         sent = stop()
-        got = sink.take(sent, patience=1)
+        got = sink.take(sent, patience=3)
         seen = sniffer.take()
         check(f"{backend}: four roll-overs lose, double and reorder nothing",
               len(got) == sent and got == sorted(set(got)), (sent, len(got), len(set(got)), a.status(), b.status()))

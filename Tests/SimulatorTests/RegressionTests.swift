@@ -33,6 +33,7 @@ import Testing
         ("message 6 went to a port that a translator had forgotten, again and again", 860),
         ("a profile that newer keys had overtaken did not raise the floor of sequences", 1527),
         ("only one side had dead peer detection, and the other did not notice that it was forgotten", 3426),
+        ("a copy of message 5 on the port of NAT traversal bound the SA to that port", 4413),
         ("a sender that had moved early was given an older SA as the one in use, and moved back", 4949),
     ]
 
