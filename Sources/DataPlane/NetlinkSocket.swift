@@ -72,17 +72,16 @@ struct NetlinkReport {
 
 /// A netlink socket: asks the kernel and waits for its answer, which it gives at once, or hears what it reports.
 final class NetlinkSocket {
-    let descriptor: Int32
+    private let socket: KernelSocket
     private var sequence: UInt32 = 0
-    private var buffer = [UInt8](repeating: 0, count: 1 << 17)
+    var descriptor: Int32 { socket.descriptor }
 
     /// - Parameter group: one to hear reports of; 0 for none.
     init(_ family: Int32, group: Int = 0) throws(SystemError) {
-        descriptor = try SystemError.check(
-            "open a netlink socket", clinux_netlink_open(family, Int32(truncatingIfNeeded: group)))
+        socket = KernelSocket(
+            try SystemError.check(
+                "open a netlink socket", clinux_netlink_open(family, Int32(truncatingIfNeeded: group))))
     }
-
-    deinit { close(descriptor) }
 
     /// Has the kernel do something. `operation` and `context` are for the error.
     func perform(_ request: consuming NetlinkRequest, _ operation: String, _ context: String) throws(SystemError) {
@@ -96,16 +95,12 @@ final class NetlinkSocket {
         sequence &+= 1
         var request = request
         request.number(sequence)
-        let size = request.message.octets.count
-        let sent = unsafe send(descriptor, request.message.octets, size, 0)
-        let reason = errno
+        let result = socket.send(request.message)
         request.wipe()
-        guard sent == size else { throw SystemError(operation, errno: reason, context: context) }
+        try SystemError.check(operation, result, context: context)
         while true {
-            let count = unsafe recv(descriptor, &buffer, buffer.count, 0)
-            guard count > 0 else { throw SystemError(operation, errno: errno, context: context) }
-            // The kernel tells keys to those who may ask for them.
-            defer { wipe(&buffer) }
+            let count = Int(try SystemError.check(operation, socket.receive(), context: context))
+            defer { socket.forget() }
             var isLast = false
             var failure: Int32 = 0
             each(of: count) { header, report in
@@ -128,20 +123,11 @@ final class NetlinkSocket {
 
     /// Takes all that the kernel has reported.
     func drain(_ take: (NetlinkReport) -> Void) {
-        while true {
-            let count = unsafe recv(descriptor, &buffer, buffer.count, Int32(truncatingIfNeeded: MSG_DONTWAIT))
-            guard count > 0 else {
-                // Some were lost, but there are more.
-                if count < 0, errno == ENOBUFS || errno == EINTR { continue }
-                return
-            }
-            each(of: count) { _, report in take(report) }
-            wipe(&buffer)
-        }
+        socket.drain { count in each(of: count) { _, report in take(report) } }
     }
 
     private func each(of count: Int, _ take: (nlmsghdr, NetlinkReport) -> Void) {
-        var rest = buffer[..<count]
+        var rest = socket.received(count)
         let size = MemoryLayout<nlmsghdr>.size
         while let header = rest.value(at: 0, as: nlmsghdr.self), header.nlmsg_len >= size,
             header.nlmsg_len <= rest.count

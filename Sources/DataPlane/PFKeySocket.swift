@@ -102,15 +102,13 @@ struct PFKeyReport {
 }
 
 final class PFKeySocket {
-    let descriptor: Int32
+    private let socket: KernelSocket
     private var sequence: UInt32 = 0
-    private var buffer = [UInt8](repeating: 0, count: 1 << 16)
+    var descriptor: Int32 { socket.descriptor }
 
     init() throws(SystemError) {
-        descriptor = try SystemError.check("open a PF_KEY socket", clinux_pfkey_open())
+        socket = KernelSocket(try SystemError.check("open a PF_KEY socket", clinux_pfkey_open()))
     }
-
-    deinit { close(descriptor) }
 
     func perform(_ message: consuming PFKeyMessage, _ operation: String, _ context: String) throws(SystemError) {
         try ask(message, operation, context) { _ in }
@@ -124,41 +122,38 @@ final class PFKeySocket {
         var message = message
         let kind = message.kind
         message.finish(sequence: sequence)
-        let size = message.message.octets.count
-        let sent = unsafe send(descriptor, message.message.octets, size, 0)
-        let reason = errno
+        let result = socket.send(message.message)
         message.wipe()
-        guard sent == size else { throw SystemError(operation, errno: reason, context: context) }
+        try SystemError.check(operation, result, context: context)
         while true {
-            let count = unsafe recv(descriptor, &buffer, buffer.count, 0)
-            guard count > 0 else { throw SystemError(operation, errno: errno, context: context) }
-            // The kernel tells keys to those who may ask for them.
-            defer { wipe(&buffer) }
-            guard let report = PFKeyReport(buffer[..<count]), report.kind == kind.rawValue,
-                report.process == UInt32(bitPattern: getpid())
-            else { continue }
-            if report.error != 0 { throw SystemError(operation, errno: Int32(report.error), context: context) }
-            if kind == .dump || kind == .dumpPolicies {
-                take(report)
-                // The numbers of a dump count down.
-                if report.sequence == 0 { return }
-            } else if report.sequence == sequence {
-                take(report)
-                return
-            }
+            let count = Int(try SystemError.check(operation, socket.receive(), context: context))
+            let answer = answer(count, to: kind, take)
+            socket.forget()
+            if answer.error != 0 { throw SystemError(operation, errno: answer.error, context: context) }
+            if answer.isLast { return }
         }
+    }
+
+    /// What one message of that length is to a request of ours. The octets are let go of before they are wiped.
+    private func answer(
+        _ count: Int, to kind: PFKeyMessage.Kind, _ take: (PFKeyReport) -> Void
+    ) -> (isLast: Bool, error: Int32) {
+        guard let report = PFKeyReport(socket.received(count)), report.kind == kind.rawValue,
+            report.process == UInt32(bitPattern: getpid())
+        else { return (false, 0) }
+        if report.error != 0 { return (true, Int32(report.error)) }
+        if kind == .dump || kind == .dumpPolicies {
+            take(report)
+            // The numbers of a dump count down.
+            return (report.sequence == 0, 0)
+        }
+        guard report.sequence == sequence else { return (false, 0) }
+        take(report)
+        return (true, 0)
     }
 
     /// Takes all that the kernel has reported.
     func drain(_ take: (PFKeyReport) -> Void) {
-        while true {
-            let count = unsafe recv(descriptor, &buffer, buffer.count, Int32(truncatingIfNeeded: MSG_DONTWAIT))
-            guard count > 0 else {
-                if count < 0, errno == ENOBUFS || errno == EINTR { continue }
-                return
-            }
-            if let report = PFKeyReport(buffer[..<count]) { take(report) }
-            wipe(&buffer)
-        }
+        socket.drain { count in if let report = PFKeyReport(socket.received(count)) { take(report) } }
     }
 }

@@ -61,6 +61,7 @@ extension KeyServer {
                 constantTimeEqual(Self.check(credential.preSharedKey, association.id), record.check),
                 credential.suites.contains(association.suite),
                 association.local.address == configuration.address.address,
+                [configuration.address.port, configuration.natTraversalPort].contains(association.local.port),
                 directory.client(at: association.remote.address, identity: association.peerIdentity) == name
             else {
                 log(.info, "client.not-restored", ["client": name, "reason": "its configuration has changed"])

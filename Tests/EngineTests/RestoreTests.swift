@@ -73,6 +73,14 @@ import Testing
         #expect(states == ["hub": "registered", "site1": "absent", "site2": "revoked"])
     }
 
+    /// What the old port would send nobody opens.
+    @Test func onAnotherPortNobodyIsRestored() throws {
+        let world = try World()
+        try world.bringUp()
+        try world.restartServer { $0.address.port = 850 }
+        #expect(world.server.snapshot(now: world.now).clients.allSatisfy { $0.state == "absent" })
+    }
+
     @Test func aDamagedRecordIsNamed() throws {
         let world = try World()
         try world.bringUp()
