@@ -168,6 +168,11 @@ struct GroupState {
         return max(now, made + entry.rollover.activateAfter + (now - sentAt))
     }
 
+    /// Is a change of the KEK on its way by multicast, so that members may still get it there?
+    var isRepairingKEK: Bool {
+        open.values.contains { $0.channel.rekeySA.spi != rekeySA.spi && $0.sender.isInRounds }
+    }
+
     /// Data SAs that are not over.
     func live(now: Instant) -> [ServerDataSA] {
         data.filter { $0.expiresAt > now && ($0.removeAt.map { $0 > now } ?? true) }

@@ -206,7 +206,11 @@ extension KeyServer {
     private func retire(_ id: UInt32, now: Instant) {
         guard var group = groups[id] else { return }
         // This comes with every datagram, so the members are looked at only while something waits for them.
-        let isWaiting = group.data.contains { $0.transaction < group.transaction && $0.removeAt == nil }
+        // The announcement goes under the newest KEK. To a member that a repair is still to bring this KEK it would be a
+        // sign of something missed, and make it ask for a profile; the old SAs do no harm until then.
+        let isWaiting =
+            group.data.contains { $0.transaction < group.transaction && $0.removeAt == nil }
+            && !group.isRepairingKEK
         let confirmed = isWaiting ? group.confirmedBySenders : 0
         let replaced = group.data.indices.filter {
             group.data[$0].transaction < confirmed && group.data[$0].removeAt == nil

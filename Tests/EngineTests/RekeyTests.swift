@@ -96,6 +96,27 @@ import Testing
         #expect(verdict.verdict == "confirmed" && verdict.unicasts == 1 && verdict.rounds == 3)
     }
 
+    @Test func nothingComesUnderANewKEKWhileItIsStillRepaired() throws {
+        let world = try World()
+        try world.bringUp()
+        let start = world.now
+        // The first round is lost for one; the sender has confirmed long before the repair.
+        world.interceptor = { datagram, name in
+            name == "site2" && datagram.local.address.isMulticast && world.now < start + .milliseconds(600)
+        }
+        let transaction = try world.rekey(kek: true)
+        #expect(world.run(.seconds(10)) { world.verdict(transaction) != nil })
+        let verdict = try #require(world.verdict(transaction))
+        #expect(verdict.verdict == "confirmed" && verdict.unicasts == 0)
+        // A sign of a KEK that it does not know would have made it ask for its profile.
+        let unknown = world.events("datagram.dropped", at: "site2").filter {
+            $0.event.fields.contains { $0.value == "unknownKEK" }
+        }
+        #expect(unknown.isEmpty)
+        // What the change replaced goes all the same.
+        #expect(world.run(.seconds(20)) { world.clients.values.allSatisfy { $0.inbound.count <= 1 } })
+    }
+
     @Test func aMemberThatMissesAKEKChangeAsksForItsProfile() throws {
         let world = try World()
         try world.bringUp()
