@@ -7,35 +7,11 @@
 #                                      outsider fd10::9, 10.0.0.9
 #
 # usage: gateway6.sh PROBE      (PROBE: the built dataplane-probe)
-set -u
-probe=$(realpath "$1")
-here=$(cd "$(dirname "$0")" && pwd)
-if [ "${2-}" != inside ]; then
-    user=()
-    [ "$(id -u)" = 0 ] || user=(-Ur)
-    exec timeout -k 1 58 unshare "${user[@]}" -nmpf --mount-proc --kill-child "$0" "$probe" inside
-fi
-
-mount -t tmpfs tmpfs /run && mkdir /run/netns || exit 1
-work=/run/gateway
-mkdir $work && cd $work || exit 1
-. "$here/gateway_lib.sh"
+. "$(dirname "$0")/gateway_lib.sh"
 
 # --- The network ----------------------------------------------------------------------------------------------------
-for name in srv gwA seg gwB rcv out; do
-    ip netns add $name
-    within $name ip link set lo up
-    within $name sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0 \
-        net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0
-done
-wire srv eth0 192.168.1.10/24 gwA lan0 192.168.1.1/24
-wire rcv eth0 192.168.2.10/24 gwB lan0 192.168.2.1/24
-within seg ip link add bridge type bridge mcast_snooping 0 ageing_time 0
-within seg ip link set bridge up
-wire gwA sat0 10.0.0.1/24 seg portA
-wire gwB sat0 10.0.0.2/24 seg portB
-wire out sat0 10.0.0.9/24 seg portO
-for port in portA portB portO; do within seg ip link set $port master bridge; done
+sites
+satellite ageing_time 0
 address() { # NAMESPACE INTERFACE ADDRESS [PREFERRED-LIFETIME]
     within "$1" ip addr add "$3" dev "$2" ${4:+preferred_lft $4}
 }
@@ -49,15 +25,10 @@ for host in srv:1 rcv:2; do
     within ${host%:*} ip -6 route add default via fd0${host#*:}::1
 done
 for gateway in gwA gwB; do
-    # As badly set up as may be: it forwards, and all it has no better route for goes to the satellite.
-    within $gateway sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
-    within $gateway ip route add default dev sat0
+    within $gateway sysctl -qw net.ipv6.conf.all.forwarding=1
     within $gateway ip -6 route add default dev sat0
-    mkfifo $gateway.in
 done
 within gwA ip neigh add fd02::10 lladdr 02:00:00:00:00:77 dev sat0 nud permanent # as if it were on the link
-macA=$(within gwA cat /sys/class/net/sat0/address)
-macB=$(within gwB cat /sys/class/net/sat0/address)
 
 one_way=ff15::1:1 two_way=ff15::1:2 old_way=239.1.1.1
 sa() { # SPI GROUP SUITE: for the commands inbound and outbound
@@ -388,6 +359,4 @@ end gwA
 tell gwB stop
 end gwB
 
-[ $failures = 0 ] && echo "all ok" && exit 0
-echo "$failures failed"
-exit 1
+finish

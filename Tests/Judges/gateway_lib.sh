@@ -1,6 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-# What the gateway tests share: reporting, wiring, the probes in gwA and gwB, and the agents beside them. Sourced with
-# `probe` and `here` set, inside the namespaces.
+# What the gateway tests share: namespaces of their own, reporting, wiring, the probes in gwA and gwB, and the agents
+# beside them. A test sources this first, with its own arguments: PROBE, the built dataplane-probe. What follows runs as
+# root of new namespaces, in an empty folder, and vanishes with them; nobody need be root for it.
+set -u
+probe=$(realpath "$1")
+here=$(cd "$(dirname "$0")" && pwd)
+if [ "${2-}" != inside ]; then
+    user=()
+    [ "$(id -u)" = 0 ] || user=(-Ur)
+    # Twenty seconds on a quiet machine; whatever hangs ends here, and takes all with it.
+    exec timeout -k 1 58 unshare "${user[@]}" -nmpf --mount-proc --kill-child "$0" "$probe" inside
+fi
+mount -t tmpfs tmpfs /run && mkdir -p /run/netns /run/gateway && cd /run/gateway || exit 1
 
 python=/usr/bin/python3
 failures=0
@@ -22,6 +33,12 @@ is() { # TEXT FILE NAME EXPECTED
 }
 within() { ip netns exec "$@"; }
 tool() { local place=$1; shift; ip netns exec "$place" $python "$here/gateway_tools.py" "$@"; }
+# Ends the test with its verdict.
+finish() {
+    [ $failures = 0 ] && echo "all ok" && exit 0
+    echo "$failures failed"
+    exit 1
+}
 # Waits until FILE has a line that matches.
 await() {
     for _ in $(seq 200); do
@@ -32,12 +49,47 @@ await() {
     return 1
 }
 
+hosts() { # NAMESPACE...
+    local name
+    for name in "$@"; do
+        ip netns add "$name"
+        within "$name" ip link set lo up
+        within "$name" sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0 \
+            net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0
+    done
+}
 wire() { # NAMESPACE INTERFACE ADDRESS NAMESPACE INTERFACE [ADDRESS]
     ip link add "$2" netns "$1" type veth peer name "$5" netns "$4"
     [ "$3" = - ] || within "$1" ip addr add "$3" dev "$2"
     [ "${6--}" = - ] || within "$4" ip addr add "$6" dev "$5"
     within "$1" ip link set "$2" up
     within "$4" ip link set "$5" up
+}
+
+# srv and rcv behind gwA and gwB.
+sites() {
+    hosts srv gwA gwB rcv
+    wire srv eth0 192.168.1.10/24 gwA lan0 192.168.1.1/24
+    wire rcv eth0 192.168.2.10/24 gwB lan0 192.168.2.1/24
+    mkfifo gwA.in gwB.in
+}
+# Both gateways and the outsider on one segment. gwA and gwB are as badly set up as may be: they forward, and all they
+# have no better route for goes to the satellite.
+satellite() { # ARGUMENT...: of the bridge
+    hosts seg out
+    within seg ip link add bridge type bridge mcast_snooping 0 "$@"
+    within seg ip link set bridge up
+    wire gwA sat0 10.0.0.1/24 seg portA
+    wire gwB sat0 10.0.0.2/24 seg portB
+    wire out sat0 10.0.0.9/24 seg portO
+    local name
+    for name in portA portB portO; do within seg ip link set $name master bridge; done
+    for name in gwA gwB; do
+        within $name sysctl -qw net.ipv4.ip_forward=1
+        within $name ip route add default dev sat0
+    done
+    macA=$(within gwA cat /sys/class/net/sat0/address)
+    macB=$(within gwB cat /sys/class/net/sat0/address)
 }
 
 # --- Starting and telling the probes --------------------------------------------------------------------------------
@@ -62,7 +114,7 @@ tell() { # GATEWAY LINE
         sleep 0.02
     done
     tail -1 "$1.log" >"$1.answer"
-    case $(cat "$1.answer") in ok | mtu=*) ;; *) fail "$1: '$2' was answered '$(cat "$1.answer")'" ;; esac
+    case $(cat "$1.answer") in ok | *mtu=*) ;; *) fail "$1: '$2' was answered '$(cat "$1.answer")'" ;; esac
 }
 status() { tell "$1" status; }
 # GATEWAY SPI COUNT: waits until the SA has sent that many packets.
