@@ -10,7 +10,6 @@ One line per check, `ok: ` or `FAILED: `; exit status 0 if all are ok. It runs i
 from __future__ import annotations
 
 import json
-import os
 import select
 import signal
 import socket
@@ -22,12 +21,9 @@ from pathlib import Path
 
 sys.dont_write_bytecode = True
 
-from segment import DEMO, HOSTS, MARK, PORT, Segment
-from system import Checks
+from segment import DEMO, HOSTS, MARK, PORT, Checks, Segment, run
 
-import lab as laboratory
 from capture import read_pcap
-from lab import Failure, Lab
 
 ADDRESS = {"gcks": "2001:db8:77::1", "hub": "2001:db8:77::2", "site": "2001:db8:77::3", "witness": "2001:db8:77::fe"}
 OLD_ADDRESS = {"hub": "10.77.0.2", "site": "10.77.0.3", "witness": "10.77.0.254"}
@@ -237,34 +233,8 @@ def receive() -> None:
             print(4 if ready is v4 else 6, number, flush=True)
 
 
-def inside(programs: Path) -> int:
-    Lab.prepare()
-    folder = Path("/run/satipsec-ipv6")
-    folder.mkdir()
-    os.umask(0o077)
-    test = IPv6Test(folder, programs)
-    try:
-        test.play()
-    except (Failure, subprocess.SubprocessError, OSError) as error:
-        test.check("the test runs to its end", False, error)
-    finally:
-        test.lab.close()
-    return 1 if test.failed else 0
-
-
-def main() -> int:
+if __name__ == "__main__":
     if sys.argv[1] in ("send", "receive"):
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         {"send": send, "receive": receive}[sys.argv[1]]()
-    programs = Path(sys.argv[1]).resolve()
-    if os.environ.get(laboratory.INSIDE):
-        return inside(programs)
-    problems = laboratory.obstacles()
-    if problems:
-        print("FAILED: this system cannot run the test:", *problems, sep="\n  ")
-        return 1
-    return laboratory.enter([str(HERE), str(programs)])
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(IPv6Test))

@@ -10,6 +10,7 @@ segment, a sender behind the hub and a receiver behind the site.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -20,7 +21,8 @@ from pathlib import Path
 DEMO = Path(__file__).resolve().parents[2] / "demo"
 sys.path.insert(0, str(DEMO))
 
-from lab import Lab  # noqa: E402
+import lab as laboratory  # noqa: E402
+from lab import Failure, Lab  # noqa: E402
 
 ADDRESS = {"gcks": "10.77.0.1", "hub": "10.77.0.2", "site": "10.77.0.3", "witness": "10.77.0.254"}
 HOSTS = {"hub": ("source", 1), "site": ("sink", 2)}  # who is on a gateway's LAN, 192.168.x.0/24
@@ -100,6 +102,51 @@ class Segment:
         before = len(self.arrivals())
         time.sleep(seconds)
         return len(self.arrivals()) - before
+
+
+class Checks:
+    def __init__(self) -> None:
+        self.failed = 0
+        self.started = time.monotonic()
+
+    def check(self, what: str, holds: bool, detail: object = "") -> None:
+        self.failed += not holds
+        at = time.monotonic() - self.started
+        print(f"ok: {what} [{at:.1f} s]" if holds else f"FAILED: {what} [{at:.1f} s]: {detail}", flush=True)
+
+    def within(self, what: str, seconds: float, condition: Callable[[], bool], detail: Callable[[], object]) -> float:
+        """Waits for it that long and gives the time it took."""
+        started = time.monotonic()
+        while not (holds := condition()) and time.monotonic() - started < seconds:
+            time.sleep(0.1)
+        self.check(what, holds, "" if holds else detail())
+        return time.monotonic() - started
+
+
+def run(test: type) -> int:
+    """Plays a test, a class of `(folder, programs)` with `play()`, in namespaces of its own.
+
+    Returns the exit status: 1 when a check failed or the system cannot run it.
+    """
+    programs = Path(sys.argv[1]).resolve()
+    if not os.environ.get(laboratory.INSIDE):
+        problems = laboratory.obstacles()
+        if problems:
+            print("FAILED: this system cannot run the test:", *problems, sep="\n  ")
+            return 1
+        return laboratory.enter([str(Path(sys.argv[0]).resolve()), str(programs)])
+    Lab.prepare()
+    folder = Path("/run/satipsec-system")
+    folder.mkdir()
+    os.umask(0o077)
+    playing = test(folder, programs)
+    try:
+        playing.play()
+    except (Failure, subprocess.SubprocessError, OSError) as error:
+        playing.check("the test runs to its end", False, error)
+    finally:
+        playing.lab.close()
+    return 1 if playing.failed else 0
 
 
 def send() -> None:

@@ -20,31 +20,11 @@ from typing import Callable
 
 sys.dont_write_bytecode = True
 
-from segment import ADDRESS, DEMO, GROUP, HOSTS, MARK, PORT, Segment
+from segment import ADDRESS, DEMO, GROUP, HOSTS, MARK, PORT, Checks, Segment, run
 
-import lab as laboratory
-from lab import Failure, Lab
+from lab import Failure
 
 HERE = str(Path(__file__).resolve().parent)
-
-
-class Checks:
-    def __init__(self) -> None:
-        self.failed = 0
-        self.started = time.monotonic()
-
-    def check(self, what: str, holds: bool, detail: object = "") -> None:
-        self.failed += not holds
-        at = time.monotonic() - self.started
-        print(f"ok: {what} [{at:.1f} s]" if holds else f"FAILED: {what} [{at:.1f} s]: {detail}", flush=True)
-
-    def within(self, what: str, seconds: float, condition: Callable[[], bool], detail: Callable[[], object]) -> float:
-        """Waits for it that long and gives the time it took."""
-        started = time.monotonic()
-        while not (holds := condition()) and time.monotonic() - started < seconds:
-            time.sleep(0.1)
-        self.check(what, holds, "" if holds else detail())
-        return time.monotonic() - started
 
 
 class SystemTest(Checks):
@@ -371,31 +351,5 @@ class SystemTest(Checks):
         self.no_secrets()
 
 
-def inside(programs: Path) -> int:
-    Lab.prepare()
-    folder = Path("/run/satipsec-system")
-    folder.mkdir()
-    os.umask(0o077)
-    test = SystemTest(folder, programs)
-    try:
-        test.play()
-    except (Failure, subprocess.SubprocessError, OSError) as error:
-        test.check("the test runs to its end", False, error)
-    finally:
-        test.lab.close()
-    return 1 if test.failed else 0
-
-
-def main() -> int:
-    programs = Path(sys.argv[1]).resolve()
-    if os.environ.get(laboratory.INSIDE):
-        return inside(programs)
-    problems = laboratory.obstacles()
-    if problems:
-        print("FAILED: this system cannot run the test:", *problems, sep="\n  ")
-        return 1
-    return laboratory.enter([str(Path(__file__).resolve()), str(programs)])
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(SystemTest))
