@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Callable
 
 DEMO = Path(__file__).resolve().parents[2] / "demo"
 sys.path.insert(0, str(DEMO))

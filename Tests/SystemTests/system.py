@@ -16,7 +16,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Callable
 
 sys.dont_write_bytecode = True
 
