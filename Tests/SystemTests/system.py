@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.dont_write_bytecode = True
 
-from segment import ADDRESS, DEMO, GROUP, HOSTS, MARK, PORT, Checks, Segment, run
+from segment import ADDRESS, DEMO, GROUP, HOSTS, MARK, Checks, Segment, run
 
 from lab import Failure
 
