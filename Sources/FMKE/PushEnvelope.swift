@@ -31,6 +31,16 @@ public enum PushEnvelope {
         limits.datagramOctetsSent - overhead(algorithm) - Wire.genericHeaderSize - Shard.lengthSize
     }
 
+    /// Octets of the datagram, UDP payload, that a PUSH with a body of so many octets makes.
+    public static func size(_ kind: TransactionHeader.Kind, body: Int, _ algorithm: SignatureAlgorithm) -> Int {
+        switch kind {
+        // The type of the first payload stands in the header before it.
+        case .data: overhead(algorithm) + body - 1
+        case .parity: overhead(algorithm) + Wire.genericHeaderSize + body
+        case .beacon, .commit: overhead(algorithm)
+        }
+    }
+
     /// Octets of a PUSH around the payloads between TRANSACTION and SIG: the size of a BEACON.
     static func overhead(_ algorithm: SignatureAlgorithm) -> Int {
         Wire.pushPrefixSize + Wire.genericHeaderSize + Wire.transactionSize + Wire.genericHeaderSize

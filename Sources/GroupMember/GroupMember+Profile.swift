@@ -154,8 +154,33 @@ extension GroupMember {
         if tree?.transaction ?? .max >= group.tree?.transaction ?? 0 { group.tree = tree }
         group.name = section.name
         group.membership = section.membership
+        let (sent, received) = (group.maySend, group.mayReceive)
         (group.maySend, group.mayReceive) = (maySend, mayReceive)
         groups[id] = group
+        if sent != maySend || received != mayReceive { changeRole(in: id, sent: sent, received: received) }
+    }
+
+    /// Uses what we hold in the directions of a new role. When a new sender begins to send, the profile says: not with
+    /// what it does not name.
+    private func changeRole(in id: UInt32, sent: Bool, received: Bool) {
+        guard let group = groups[id] else { return }
+        for (index, held) in group.sas.enumerated() where !held.hasFailed {
+            if group.mayReceive, !received {
+                output(.data(.addInbound(parameters(held.sa, held.key, of: group, isOutbound: false))))
+            } else if !group.mayReceive, received {
+                output(.data(.removeInbound(held.key)))
+            }
+            if group.maySend, !sent {
+                output(.data(.addOutbound(parameters(held.sa, held.key, of: group, isOutbound: true))))
+                groups[id]?.sas[index].activateAt = .distantFuture
+            } else if !group.maySend, sent {
+                output(.data(.removeOutbound(held.key)))
+                groups[id]?.sas[index].activateAt = nil
+                groups[id]?.sas[index].isActive = false
+            }
+        }
+        let role = group.maySend ? (group.mayReceive ? "both" : "sender") : "receiver"
+        log(.info, "group.role-changed", ["group": group.name, "role": role])
     }
 
     /// Our keys of the tree, as the profile has them. Throws `malformed` when they are none, or not ours.

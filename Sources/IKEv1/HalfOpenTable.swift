@@ -45,6 +45,9 @@ struct HalfOpenTable {
 
     var count: Int { byID.count }
 
+    /// In the order they came.
+    var all: [HalfOpenExchange] { order[orderStart...].compactMap { byID[$0] } }
+
     subscript(id: AssociationID) -> HalfOpenExchange? { byID[id] }
 
     subscript(opening: HalfOpenExchange.Opening) -> HalfOpenExchange? { byOpening[opening].flatMap { byID[$0] } }

@@ -33,6 +33,16 @@ extension Phase1Endpoint {
         return sealed.messageID
     }
 
+    /// Octets of the datagram (UDP payload) that a request with these payloads makes; nil for an SA that is not ours.
+    public func requestSize(_ payloads: [RawPayload], on id: AssociationID) -> Int? {
+        guard let info = established[id]?.info else { return nil }
+        let hash = PayloadChain.headerSize + info.suite.hash.digestSize
+        let plain = payloads.reduce(hash) { $0 + PayloadChain.headerSize + $1.body.count }
+        let block = info.suite.encryption.blockSize
+        let marker = info.local.port == configuration.natTraversalPort ? NATTraversal.nonESPMarker.count : 0
+        return marker + Header.size + (plain + block - 1) / block * block
+    }
+
     /// Repeats a request no more and waits for no answer: another one says it all.
     public func withdraw(_ messageID: UInt32, on id: AssociationID) {
         mutated()

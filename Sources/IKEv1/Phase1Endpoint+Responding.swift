@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-internal import Basics
+public import Basics
 internal import Cryptography
 internal import ISAKMP
 
@@ -89,6 +89,15 @@ extension Phase1Endpoint {
         // Of an address that never answered nobody needs to hear: anybody can make up a message 1.
         if exchange.responder.isProven, !exchange.isFailureReported {
             emit(.failed(peer: exchange.responder.credential.name, remote: exchange.opening.remote, reason: .noAnswer))
+        }
+    }
+
+    /// Forgets exchanges that are not finished: the credential which they began with holds no longer.
+    /// - Parameter isMeant: asked with what the exchange began with, and the address that it is with.
+    public func abandonExchanges(where isMeant: (PeerCredential, IPAddress) -> Bool) {
+        mutated()
+        for exchange in halfOpen.all where isMeant(exchange.responder.credential, exchange.opening.remote.address) {
+            remove(exchange)
         }
     }
 

@@ -6,10 +6,10 @@ internal import ISAKMP
 
 /// Finds the pre-shared key for an address and the client behind an identity.
 final class ClientDirectory: CredentialSource {
-    private let byAddress: [IPAddress: ClientEntry]
-    private let byName: [String: ClientEntry]
+    private var byAddress: [IPAddress: ClientEntry]
+    private var byName: [String: ClientEntry]
     /// Longest prefix first.
-    private let ranges: [ClientRange]
+    private var ranges: [ClientRange]
     private let lifetime: Duration
     private var revoked: Set<String> = []
 
@@ -26,6 +26,11 @@ final class ClientDirectory: CredentialSource {
     }
 
     func revoke(_ name: String) { revoked.insert(name) }
+
+    /// Knows from now on what another one knows.
+    func adopt(_ other: ClientDirectory) {
+        (byAddress, byName, ranges, revoked) = (other.byAddress, other.byName, other.ranges, other.revoked)
+    }
 
     func credential(for address: IPAddress) -> PeerCredential? {
         if let client = byAddress[address] {

@@ -11,7 +11,7 @@ internal import ReliablePush
 struct MemberState {
     /// Its number in the group; never given to another member.
     let index: UInt32
-    let role: MemberRole
+    var role: MemberRole
     /// The sender id of its newest registration (RFC 6054); nil for a receiver. A member that comes back gets a new
     /// one (RFC 6407 3.5.1): its IV counter may have started again.
     var senderID: UInt16?
@@ -22,6 +22,8 @@ struct MemberState {
     var confirmedAt: Instant?
     /// The transaction that took it in, in a group with backward secrecy: it is told nothing older.
     var since: UInt64 = 0
+    /// The first transaction whose SAs it may send with: of older ones receivers expect another sender alone.
+    var sendsSince: UInt64 = 0
     /// A sender uses the SAs of that transaction at this instant at the latest, even if every COMMIT gets lost.
     var movesBy: Instant?
 }
@@ -84,8 +86,12 @@ struct Retirement {
 
 /// One group at the server.
 struct GroupState {
-    let entry: GroupEntry
+    var entry: GroupEntry
     var members: [String: MemberState] = [:]
+    /// The index that the next new member gets: none is given twice.
+    var nextIndex: UInt32 = 0
+    /// The newest transaction at the time when the group last had several senders.
+    var severalSendersUpTo: UInt64?
     /// Who has, or had, each index: a verdict names a member also when it was taken out meanwhile.
     var names: [UInt32: String] = [:]
     var rekeySA: RekeySA
@@ -151,6 +157,29 @@ struct GroupState {
 
     func memberName(_ index: UInt32) -> String { names[index] ?? "member \(index)" }
 
+    /// A member that was taken out is waited for no more.
+    mutating func giveUp(on member: MemberState, heldKeys: Bool, now: Instant) {
+        for key in open.keys.sorted() {
+            open[key]?.sender.giveUp(member.index, reason: .revoked)
+            // What comes for the revocation brings its keys along; a repair would go under a KEK that it knows.
+            guard heldKeys, open[key]?.isMasked == false else { continue }
+            open[key]?.sender.leaveMulticast(now: now)
+        }
+    }
+
+    /// One member sends, and with each SA that lives no other ever did.
+    var hasOneSender: Bool {
+        entry.members.count { $0.role.maySend } == 1
+            && !data.contains { $0.transaction <= severalSendersUpTo ?? 0 }
+    }
+
+    /// Gives a new member its number.
+    mutating func admit(_ name: String, role: MemberRole) {
+        members[name] = MemberState(index: nextIndex, role: role)
+        names[nextIndex] = name
+        nextIndex += 1
+    }
+
     /// The newest transaction whose keys every sender confirmed: what earlier ones brought is used no more.
     var confirmedBySenders: UInt64 {
         members.values.filter { $0.role.maySend && $0.holdsKeys }.map(\.confirmed).min() ?? transaction
@@ -197,7 +226,7 @@ struct GroupState {
 struct ClientState {
     let name: String
     /// The declared address; nil for a client of a range.
-    let address: IPAddress?
+    var address: IPAddress?
     var isRevoked = false
     var association: AssociationID?
     var lastHeard: Instant?

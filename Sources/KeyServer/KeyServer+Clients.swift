@@ -101,9 +101,14 @@ extension KeyServer {
 
     func assignSenderID(to name: String, in group: UInt32, now: Instant) {
         guard var state = groups[group] else { return }
+        giveSenderID(to: name, in: &state, now: now)
+        groups[group] = state
+    }
+
+    func giveSenderID(to name: String, in state: inout GroupState, now: Instant) {
         guard state.nextSenderID <= UInt32(UInt16.max) else {
             // An id that was given before could repeat a vector: without one a sender gets no keys of this group.
-            groups[group]?.members[name]?.senderID = nil
+            state.members[name]?.senderID = nil
             log(
                 .error, "group.sender-ids-exhausted", by: name,
                 ["group": state.entry.name, "client": name, "remedy": "restart gcks, which changes all keys"], now: now)
@@ -111,8 +116,7 @@ extension KeyServer {
         }
         state.members[name]?.senderID = UInt16(state.nextSenderID)
         state.nextSenderID += 1
-        groups[group] = state
-        outputs.append(record("group/\(group)/sender-id", number: UInt64(state.nextSenderID)))
+        outputs.append(record("group/\(state.entry.id)/sender-id", number: UInt64(state.nextSenderID)))
     }
 
     private func associationEnded(_ info: AssociationInfo, reason: AssociationEnd, now: Instant) {
@@ -139,15 +143,9 @@ extension KeyServer {
 
     /// Sends a client everything it may have, as one generation of CONFIGURE messages.
     func sendProfile(to name: String, now: Instant) {
+        dueProfiles.remove(name)
         guard var client = clients[name], let association = client.association else { return }
-        var sections: [GroupSection] = []
-        for id in groups.keys.sorted() {
-            guard let group = groups[id], let member = group.members[name],
-                !member.role.maySend || member.senderID != nil,
-                let section = section(of: group, for: member, now: now)
-            else { continue }
-            sections.append(section)
-        }
+        var sections = sections(for: name, now: now)
         // Not above, where the group is held: its table of members would be copied.
         for section in sections where groups[section.group]?.members[name]?.holdsKeys == false {
             groups[section.group]?.members[name]?.holdsKeys = true
@@ -177,6 +175,16 @@ extension KeyServer {
             log(.error, "configure.failed", by: name, ["client": name, "reason": "\(error)"], now: now)
         }
         clients[name] = client
+    }
+
+    /// All groups that a client may be told of now.
+    func sections(for name: String, now: Instant) -> [GroupSection] {
+        groups.keys.sorted().compactMap { id in
+            guard let group = groups[id], let member = group.members[name],
+                !member.role.maySend || member.senderID != nil
+            else { return nil }
+            return section(of: group, for: member, now: now)
+        }
     }
 
     /// As messages; where a group's SAs do not fit one, those are left out that are missed least.
@@ -258,12 +266,14 @@ extension KeyServer {
         rekeySA.lifetimeSeconds = UInt32(clamping: max(Int64((group.kekExpiresAt - now).inSeconds), 1))
         let membership = Membership(
             memberIndex: member.index, senderID: member.senderID,
-            hasOneSender: group.entry.members.count { $0.role.maySend } == 1, sequence: group.sequence.last,
-            transaction: group.transaction)
+            hasOneSender: group.hasOneSender, sequence: group.sequence.last, transaction: group.transaction)
         return GroupSection(
             group: group.entry.id, name: group.entry.name, membership: membership, rekeySA: rekeySA,
-            dataSAs: group.data.filter { $0.transaction >= member.since }
-                .compactMap { $0.described(now: now, for: member.role) }, treeKeys: treeKeys)
+            dataSAs: group.data.filter { $0.transaction >= member.since }.compactMap { item in
+                var described = item.described(now: now, for: member.role)
+                if item.transaction < member.sendsSince { described?.activateInMilliseconds = .max }
+                return described
+            }, treeKeys: treeKeys)
     }
 
     private func receiveAnswer(

@@ -13,6 +13,7 @@ extension KeyServer {
 
     /// Does what is due in every group, and takes the outputs of every transaction.
     func advanceGroups(to now: Instant) {
+        sendDueProfiles(now: now)
         for id in groups.keys.sorted() {
             schedule(id, now: now)
             greetNewcomers(of: id, now: now)
@@ -120,7 +121,7 @@ extension KeyServer {
         }
     }
 
-    private func finish(_ verdict: PushVerdict, _ open: OpenTransaction, group id: UInt32, now: Instant) {
+    func finish(_ verdict: PushVerdict, _ open: OpenTransaction, group id: UInt32, now: Instant) {
         guard let group = groups[id] else { return }
         let report = VerdictReport(
             group: group.entry.name, transaction: verdict.transaction, reason: open.reason, epoch: open.epoch,
@@ -167,7 +168,7 @@ extension KeyServer {
             header.epoch = channel.rekeySA.epoch
             let bytes = try channel.seal(header, body: body, sequence: sequence)
             outputs.append(
-                .transmit(Datagram(local: configuration.address, remote: group.entry.control, bytes: bytes)))
+                .transmit(Datagram(local: configuration.address, remote: channel.rekeySA.control, bytes: bytes)))
             log(
                 .debug, "push.sent",
                 [

@@ -14,7 +14,8 @@ extension KeyServer {
     /// Transactions whose data SAs may live at a time; what is older goes even if a sender still has nothing newer.
     private static let generationsKept = 3
 
-    func makeGroup(_ entry: GroupEntry, records: any RecordStore, now: Instant) throws {
+    /// - Parameter present: members that are registered: they are in its tree from the start.
+    func makeGroup(_ entry: GroupEntry, present: Set<String> = [], now: Instant) throws {
         let prefix = "group/\(entry.id)"
         let floor = configuration.numberFloor
         guard entry.flows.count <= GroupEntry.mostFlows(with: entry.suite, limits: configuration.limits) else {
@@ -31,12 +32,15 @@ extension KeyServer {
             dataRekeyAt: now + Self.share(of: entry.dataLifetime), kekRekeyAt: now + Self.share(of: entry.kekLifetime),
             beaconAt: now + entry.push.beaconInterval)
         group.nextSenderID = UInt32(clamping: try number(records.value(of: "\(prefix)/sender-id")))
-        for (index, member) in entry.members.enumerated() where clients[member.client]?.isRevoked == false {
-            group.members[member.client] = MemberState(index: UInt32(index), role: member.role)
-            group.names[UInt32(index)] = member.client
+        for member in entry.members {
+            if clients[member.client]?.isRevoked == false {
+                group.admit(member.client, role: member.role)
+            } else {
+                group.nextIndex += 1
+            }
         }
         group.data = newDataSAs(for: entry, transaction: group.transaction, activateAt: now, now: now)
-        let treeRecords = try plantTree(of: &group, records: records)
+        let treeRecords = try plantTree(of: &group, present: present)
         groups[entry.id] = group
         outputs.append(.persist((keyRecords(of: group) + treeRecords).map(RecordChange.put)))
         log(
@@ -46,7 +50,7 @@ extension KeyServer {
 
     // MARK: Keys
 
-    private static func share(of lifetime: Duration) -> Duration { lifetime * rekeyAtPercent / 100 }
+    static func share(of lifetime: Duration) -> Duration { lifetime * rekeyAtPercent / 100 }
 
     private func newRekeySA(for entry: GroupEntry, epoch: UInt32) -> RekeySA {
         RekeySA(
@@ -130,6 +134,19 @@ extension KeyServer {
         group id: UInt32, newKEK: Bool, reason: RekeyReason, now: Instant
     ) throws(CommandError) -> UInt64 {
         guard var group = groups[id] else { throw .unknownGroup("\(id)") }
+        let treeRecords = try renewKeys(of: &group, newKEK: newKEK, reason: reason, now: now)
+        groups[id] = group
+        announceStart(of: group, treeRecords)
+        return group.transaction
+    }
+
+    /// Begins a transaction of a group that is not put back yet. Nothing has changed when this throws.
+    /// - Parameter byUnicast: every member gets its profile, whatever could go by multicast.
+    /// - Returns: what of the tree is to be stored.
+    func renewKeys(
+        of group: inout GroupState, newKEK: Bool, reason: RekeyReason, byUnicast: Bool = false, now: Instant
+    ) throws(CommandError) -> [Record] {
+        let id = group.entry.id
         // A revocation that could not be started waits for its next try, and the removed member knows the KEK until
         // then: what comes before does its work.
         let isRevoking = group.renewal?.reason == .revocation
@@ -153,8 +170,12 @@ extension KeyServer {
             group.kekExpiresAt = now + group.entry.kekLifetime
             group.kekRekeyAt = now + Self.share(of: group.entry.kekLifetime)
         }
-        let delivery = try delivery(
-            of: transaction, in: &group, made: made.map(\.sa), rekeySA: nextRekeySA, reason: reason, now: now)
+        var delivery = Delivery()
+        if !byUnicast || group.tree?.hasChanges == true {
+            delivery = try self.delivery(
+                of: transaction, in: &group, made: made.map(\.sa), rekeySA: nextRekeySA, reason: reason, now: now)
+        }
+        if byUnicast { (delivery.parts, delivery.isMasked) = ([], false) }
         if let derived = delivery.derived {
             (nextRekeySA, group.channel) = (derived.rekeySA, derived.channel)
             for (index, sa) in derived.dataSAs.enumerated() { made[index].sa = sa }
@@ -178,15 +199,20 @@ extension KeyServer {
         open(
             transaction, in: &group, delivery, channel: delivery.parts.isEmpty ? group.channel : oldChannel,
             reason: reason, activateAt: activateAt, removeAt: removeAt, now: now)
-        groups[id] = group
-        outputs.append(.persist((keyRecords(of: group) + delivery.records).map(RecordChange.put)))
+        return delivery.records
+    }
+
+    /// Stores and tells what began.
+    func announceStart(of group: GroupState, _ treeRecords: [Record]) {
+        outputs.append(.persist((keyRecords(of: group) + treeRecords).map(RecordChange.put)))
+        let made = group.data.filter { $0.transaction == group.transaction }
         log(
             .info, "rekey.started",
             [
-                "group": group.entry.name, "transaction": "\(transaction)", "reason": reason.rawValue,
+                "group": group.entry.name, "transaction": "\(group.transaction)",
+                "reason": group.open[group.transaction]?.reason.rawValue ?? "",
                 "epoch": "\(group.rekeySA.epoch)", "spis": made.map { spiText($0.sa.spi) }.joined(separator: ","),
             ])
-        return transaction
     }
 
     /// Gives the group's newest keys to its members one by one: as a transaction, whose verdict says who has them.

@@ -35,7 +35,7 @@ extension KeyServer {
         return .put(Record(name, record.octets(clock)))
     }
 
-    private static func stateName(_ client: String) -> String { "client/\(client)/state" }
+    static func stateName(_ client: String) -> String { "client/\(client)/state" }
 
     /// Another one with another pre-shared key; it tells nothing of the key.
     private static func check(_ key: Secret, _ id: AssociationID) -> [UInt8] {

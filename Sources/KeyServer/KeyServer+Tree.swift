@@ -15,23 +15,31 @@ internal import Store
 extension KeyServer {
     /// A new tree for each run of the server, as all its other keys. With backward secrecy, who had keys in an earlier
     /// run is in it from the start: it has nothing to wait for.
-    func plantTree(of group: inout GroupState, records: any RecordStore) throws -> [Record] {
+    func plantTree(of group: inout GroupState, present: Set<String>) throws -> [Record] {
         guard group.entry.revocation == .lkh else { return [] }
+        var first: [UInt32] = []
+        for (name, member) in group.members {
+            let hadKeys =
+                try group.entry.backwardSecrecy
+                && records.value(of: "group/\(group.entry.id)/confirmed/\(name)") != nil
+            if hadKeys || present.contains(name) { first.append(member.index) }
+        }
+        return try plantTree(of: &group, members: first, transaction: group.transaction)
+    }
+
+    /// A new tree with these members in it.
+    /// - Parameter transaction: above that of every node which an earlier tree left in the store.
+    func plantTree(of group: inout GroupState, members: [UInt32], transaction: UInt64) throws -> [Record] {
         let tree = try KeyTreeServer(
             parameters: KeyTreeParameters(backwardSecrecy: group.entry.backwardSecrecy), random: random)
         // Its full size now, while nobody must be told.
-        try tree.reserve(slots: group.entry.members.count)
-        if group.entry.backwardSecrecy {
-            for (name, member) in group.members
-            where try records.value(of: "group/\(group.entry.id)/confirmed/\(name)") != nil {
-                try tree.join(at: member.index)
-            }
-        }
-        let change = try tree.commit(transaction: group.transaction)
+        try tree.reserve(slots: Int(group.nextIndex))
+        for index in members.sorted() { try tree.join(at: index) }
+        let change = try tree.commit(transaction: transaction)
         group.tree = tree
         // Nodes that an earlier tree left in the store are older than this number.
         var writer = OctetWriter(capacity: 8)
-        writer.u64(group.transaction)
+        writer.u64(transaction)
         return [Record("group/\(group.entry.id)/tree/planted", Secret(writer.bytes))]
             + self.records(of: change.changed, tree, group.entry.id)
     }
@@ -43,13 +51,25 @@ extension KeyServer {
         else { return }
         do {
             if !tree.isNewcomer(member.index) { try tree.join(at: member.index) }
-            if group.entry.backwardSecrecy {
-                renew(id, reason: .joined, now: now)
+            if let changed = try admit(to: tree) {
+                outputs.append(.persist(records(of: changed, tree, id).map(RecordChange.put)))
             } else {
-                outputs.append(.persist(records(of: try tree.admit(), tree, id).map(RecordChange.put)))
+                renew(id, reason: .joined, now: now)
             }
         } catch {
             log(.error, "tree.failed", ["group": group.entry.name, "client": name, "reason": "\(error)"])
+        }
+    }
+
+    /// Gives newcomers their keys without a transaction, if that can be.
+    /// - Returns: the nodes that changed; nil where the others must be told: with backward secrecy, and when the tree
+    ///   grows.
+    func admit(to tree: KeyTreeServer) throws(KeyTreeError) -> [NodeID]? {
+        do throws(KeyTreeError) {
+            return try tree.admit()
+        } catch {
+            guard error == .stale else { throw error }
+            return nil
         }
     }
 
@@ -62,7 +82,11 @@ extension KeyServer {
     /// Notes that a member is to leave.
     /// - Returns: whether it may know keys of the group.
     func takeOutOfTree(_ member: MemberState, of id: UInt32) -> Bool {
-        guard let tree = groups[id]?.tree else { return true }
+        takeOut(member, ofTree: groups[id]?.tree)
+    }
+
+    func takeOut(_ member: MemberState, ofTree tree: KeyTreeServer?) -> Bool {
+        guard let tree else { return true }
         // Before the leave, which makes it no newcomer any more.
         let heldKeys = tree.isMember(member.index)
         try? tree.leave(member.index)

@@ -53,6 +53,10 @@ public final class KeyServer {
     }
 
     let configuration: Configuration
+    /// What the operator wants now; `configuration` has what it was at the start.
+    var inventory: Inventory
+    /// Read at the start and for clients and groups that come later; written by the driver alone.
+    let records: any RecordStore
     let random: any RandomSource
     let endpoint: Phase1Endpoint
     let directory: ClientDirectory
@@ -70,6 +74,11 @@ public final class KeyServer {
     let clock: RecordClock
     /// Clients whose record is to be written at the end of this input.
     var unsaved: Set<String> = []
+    /// Clients that are still to get the profile which a change of the inventory gave them, the order in which they do,
+    /// and when the next ones do.
+    var dueProfiles: Set<String> = []
+    var profileQueue: ArraySlice<String> = []
+    var profilesAt = Instant.zero
 
     /// Takes up the ISAKMP SAs of an earlier run and makes the first keys of every group.
     /// - Parameter records: what an earlier run had stored; numbers go on behind them.
@@ -79,6 +88,8 @@ public final class KeyServer {
         _ configuration: Configuration, records: any RecordStore, random: any RandomSource, now: Instant
     ) throws {
         self.configuration = configuration
+        inventory = configuration.inventory
+        self.records = records
         self.random = random
         startedAt = now
         clock = RecordClock(microseconds: configuration.numberFloor, now: now)
@@ -90,19 +101,25 @@ public final class KeyServer {
         phase1.limits = configuration.limits
         endpoint = Phase1Endpoint(configuration: phase1, credentials: directory, random: random)
         for (name, address) in directory.names {
-            let stored = try number(records.value(of: "client/\(name)/sequence"))
-            var state = ClientState(
-                name: name, address: address, sequence: NumberBlock(first: max(stored, configuration.numberFloor)))
-            state.isRevoked = try records.value(of: "client/\(name)/revoked") != nil
+            let state = try newClient(name, address)
             if state.isRevoked { directory.revoke(name) }
             clients[name] = state
         }
         try restoreClients(records, now: now)
-        for entry in configuration.inventory.groups { try makeGroup(entry, records: records, now: now) }
+        for entry in configuration.inventory.groups { try makeGroup(entry, now: now) }
         serveRestored(now: now)
         drainEndpoint(now: now)
         if !owners.isEmpty { advanceGroups(to: now) }
         save(before: 0)
+    }
+
+    /// One that has not come yet; its numbers go on behind those that it ever had.
+    func newClient(_ name: String, _ address: IPAddress?) throws(StoreError) -> ClientState {
+        let stored = try number(records.value(of: "client/\(name)/sequence"))
+        var state = ClientState(
+            name: name, address: address, sequence: NumberBlock(first: max(stored, configuration.numberFloor)))
+        state.isRevoked = try records.value(of: "client/\(name)/revoked") != nil
+        return state
     }
 
     // MARK: Inputs
@@ -162,13 +179,7 @@ public final class KeyServer {
                 continue
             }
             let heldKeys = takeOutOfTree(removed, of: id)
-            for key in groups[id]?.open.keys.sorted() ?? [] {
-                groups[id]?.open[key]?.sender.giveUp(removed.index, reason: .revoked)
-                // What comes for this revocation brings its keys along; a repair would go under a KEK that the removed
-                // client knows.
-                guard heldKeys, groups[id]?.open[key]?.isMasked == false else { continue }
-                groups[id]?.open[key]?.sender.leaveMulticast(now: now)
-            }
+            groups[id]?.giveUp(on: removed, heldKeys: heldKeys, now: now)
             do {
                 transactions[entry.name] = try startTransaction(group: id, newKEK: true, reason: .revocation, now: now)
             } catch {
@@ -193,6 +204,7 @@ public final class KeyServer {
         outputs.removeAll(keepingCapacity: true)
         taken = 0
         var next = endpointWait
+        if !dueProfiles.isEmpty { next = min(next ?? profilesAt, profilesAt) }
         for group in groups.values {
             let deadline = nextDeadline(of: group)
             next = min(next ?? deadline, deadline)

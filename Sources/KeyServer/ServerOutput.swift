@@ -30,6 +30,8 @@ public enum RekeyReason: String, Sendable, Hashable, Codable {
     case senderRestarted = "sender-restarted"
     /// The server started again, and its clients' ISAKMP SAs with it.
     case restarted
+    /// The operator changed what the group is.
+    case applied
 }
 
 /// The end of a transaction, by name.
@@ -77,6 +79,10 @@ public enum CommandError: Error, Hashable, Sendable {
     case tooLarge(group: String)
     /// libcrypto refused.
     case cryptography
+    /// An inventory contradicts itself; how, in words.
+    case badInventory(String)
+    /// What was stored of a client or a group cannot be read.
+    case store(StoreError)
 }
 
 extension CommandError: CustomStringConvertible {
@@ -86,6 +92,8 @@ extension CommandError: CustomStringConvertible {
         case .unknownClient(let name): "no client is called '\(name)'; 'gcks clients' lists them"
         case .alreadyRevoked(let name): "client '\(name)' is revoked already"
         case .tooLarge(let name): "the keys of group '\(name)' do not fit one datagram; give it fewer flows"
+        case .badInventory(let reason): "the inventory contradicts itself: \(reason)"
+        case .store(let error): "the state cannot be read: \(error)"
         case .cryptography: "the cryptographic library refused; see the log"
         }
     }

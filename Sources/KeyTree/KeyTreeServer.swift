@@ -56,6 +56,20 @@ public final class KeyTreeServer {
         keys[1].draw(at: 0, random: random)
     }
 
+    /// The same tree in memory of its own, with what was noted and not committed yet: what one of them does, the other
+    /// knows nothing of.
+    ///
+    /// Throws `failed` when libcrypto does not work.
+    public func copy() throws(KeyTreeError) -> KeyTreeServer {
+        let copy = try KeyTreeServer(parameters: parameters, random: random)
+        (copy.transaction, copy.height, copy.memberCount) = (transaction, height, memberCount)
+        copy.keys = keys.map { $0.extended(to: $0.count) }
+        (copy.present, copy.used, copy.extended) = (present, used, extended)
+        (copy.free, copy.leaving, copy.joining) = (free, leaving, joining)
+        copy.announcedHeight = announcedHeight
+        return copy
+    }
+
     /// Slots that the tree has room for before it grows.
     public var capacity: Int { shape.spans[height] }
 

@@ -66,7 +66,8 @@ final class World {
     private var clientWaits: [String: Instant?] = [:]
     private let seed: UInt64
     private let adjustClient: (inout GroupMember.Configuration) -> Void
-    private let psk: [String: Secret]
+    private var psk: [String: Secret]
+    private let links: (up: LinkParameters, down: LinkParameters)
     let signatureAlgorithm: SignatureAlgorithm
     let verifyingKey: [UInt8]
 
@@ -97,6 +98,7 @@ final class World {
         var up = link
         up.delay = options.oneWay
         up.loss = .none
+        links = (up, link)
         let psk = Dictionary(
             uniqueKeysWithValues: options.names.map { ($0, Secret(Array("pre-shared key of \($0), 32 octets".utf8))) })
         self.psk = psk
@@ -128,6 +130,18 @@ final class World {
     static func address(_ index: Int) -> IPAddress { .v4(10, 0, 0, UInt8(index + 20)) }
 
     func client(_ name: String) throws -> Client { try #require(clients[name]) }
+
+    /// One more station, which the server knows nothing of yet.
+    /// - Returns: what the operator would write of it.
+    func addStation(_ name: String) -> ClientEntry {
+        let address = Self.address(clients.count)
+        let key = Secret(Array("pre-shared key of \(name), 32 octets".utf8))
+        psk[name] = key
+        let terminal = medium.addTerminal(name, uplink: links.up, downlink: links.down)
+        clients[name] = Client(
+            name: name, address: address, engine: makeEngine(name, address, run: 0), terminal: terminal)
+        return ClientEntry(name: name, address: address, preSharedKey: key, suites: [.standard])
+    }
 
     private func makeEngine(_ name: String, _ address: IPAddress, run: UInt64, key: Secret? = nil) -> GroupMember {
         var configuration = GroupMember.Configuration(
@@ -176,7 +190,9 @@ final class World {
         while true {
             if condition() { return true }
             var next = min(medium.next ?? .distantFuture, serverWait ?? .distantFuture)
-            for wait in clientWaits.values { next = min(next, wait ?? .distantFuture) }
+            for (name, wait) in clientWaits where clients[name]?.isUp == true {
+                next = min(next, wait ?? .distantFuture)
+            }
             guard next <= end else {
                 now = end
                 return condition()
