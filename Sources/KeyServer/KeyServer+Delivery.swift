@@ -28,8 +28,11 @@ extension KeyServer {
 
     func nextDeadline(of group: GroupState) -> Instant {
         var waits: [Instant] = []
-        for transaction in group.open.values { if let due = transaction.sender.due { waits.append(due) } }
-        return group.nextDeadline(senderWaits: waits)
+        // While keys are held back senders stand still.
+        for transaction in group.open.values where hold == nil {
+            if let due = transaction.sender.due { waits.append(due) }
+        }
+        return group.nextDeadline(senderWaits: waits, isHeld: hold != nil)
     }
 
     /// Starts the transaction that is due, if one is.
@@ -63,6 +66,10 @@ extension KeyServer {
                 groups[id]?.open[transaction] = open
                 guard groups[id]?.sendersMove(to: transaction) ?? now <= now else { return }
                 finish(held, open, group: id, now: now)
+                return
+            }
+            guard hold == nil else {
+                groups[id]?.open[transaction] = open
                 return
             }
             let action = open.sender.poll(now: now)
@@ -150,6 +157,7 @@ extension KeyServer {
                 "unconfirmed": report.unconfirmed.map { "\($0.client):\($0.reason)" }.joined(separator: ","),
                 "seconds": (now - open.sender.startedAt).secondsText, "rounds": "\(report.rounds)",
             ])
+        audit(report)
         outputs.append(.ended(report))
     }
 
@@ -261,7 +269,7 @@ extension KeyServer {
 
     /// Drops data SAs that are over.
     private func forget(_ id: UInt32, now: Instant) {
-        guard let group = groups[id] else { return }
+        guard hold == nil, let group = groups[id] else { return }
         let live = group.live(now: now)
         if live.count != group.data.count { groups[id]?.data = live }
     }

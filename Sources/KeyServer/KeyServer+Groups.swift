@@ -42,6 +42,7 @@ extension KeyServer {
         log(
             .info, "group.created",
             ["group": entry.name, "epoch": "\(rekeySA.epoch)", "members": "\(group.members.count)"])
+        auditKeys("keys.made", of: group, group.data, reason: nil)
     }
 
     // MARK: Keys
@@ -130,6 +131,7 @@ extension KeyServer {
         group id: UInt32, newKEK: Bool, reason: RekeyReason, now: Instant
     ) throws(CommandError) -> UInt64 {
         guard var group = groups[id] else { throw .unknownGroup("\(id)") }
+        if let hold { throw .heldBack(hold.reason) }
         // A revocation that could not be started waits for its next try, and the removed member knows the KEK until
         // then: what comes before does its work.
         let isRevoking = group.renewal?.reason == .revocation
@@ -186,6 +188,9 @@ extension KeyServer {
                 "group": group.entry.name, "transaction": "\(transaction)", "reason": reason.rawValue,
                 "epoch": "\(group.rekeySA.epoch)", "spis": made.map { spiText($0.sa.spi) }.joined(separator: ","),
             ])
+        auditKeys(
+            "rekey.started", of: group, group.data.filter { $0.transaction == transaction }, reason: reason,
+            isMulticast: !delivery.parts.isEmpty)
         return transaction
     }
 
@@ -202,6 +207,7 @@ extension KeyServer {
                 "group": group.entry.name, "transaction": "\(group.transaction)", "reason": reason.rawValue,
                 "epoch": "\(group.rekeySA.epoch)", "spis": group.data.map { spiText($0.sa.spi) }.joined(separator: ","),
             ])
+        auditKeys("rekey.started", of: group, group.data, reason: reason)
     }
 
     private func open(

@@ -4,6 +4,7 @@ public import Basics
 public import Cryptography
 public import IKEv1
 public import Store
+internal import Audit
 internal import FMKE
 internal import ISAKMP
 internal import ReliablePush
@@ -70,6 +71,10 @@ public final class KeyServer {
     let clock: RecordClock
     /// Clients whose record is to be written at the end of this input.
     var unsaved: Set<String> = []
+    /// Why nothing that holds keys may leave, and since when; nil as long as it may.
+    var hold: Hold?
+    /// Clients whose profile waits for that.
+    var heldProfiles: Set<String> = []
 
     /// Takes up the ISAKMP SAs of an earlier run and makes the first keys of every group.
     /// - Parameter records: what an earlier run had stored; numbers go on behind them.
@@ -150,6 +155,7 @@ public final class KeyServer {
         directory.revoke(name)
         outputs.append(.persist([.put(Record("client/\(name)/revoked", Secret([1])))]))
         outputs.append(.log(LogEvent(.warning, "client.revoked", ["client": name])))
+        audit("client.revoked", ["client": name])
         if let association = client.association {
             owners[association] = nil
             endpoint.close(association, now: now)
@@ -227,7 +233,10 @@ public final class KeyServer {
     func drainEndpoint(now: Instant) {
         while let output = endpoint.poll() {
             switch output {
-            case .transmit(let datagram): outputs.append(.transmit(datagram))
+            case .transmit(let datagram):
+                let output = ServerOutput.transmit(datagram)
+                // A CONFIGURE that is held back is repeated, as one that got lost.
+                if hold == nil || !output.letsKeysGo { outputs.append(output) }
             case .event(let event): handle(event, now: now)
             case .wait(let instant):
                 endpointWait = instant
