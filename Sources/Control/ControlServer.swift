@@ -114,9 +114,12 @@ internal import Glibc
         unsafe evhttp_connection_set_timeout(connection, 0)
         admit()
         let reply = ControlReply(exchange)
-        guard let parsed = exchange.parse() else {
+        guard var parsed = exchange.parse() else {
             reply.send(status: 400, error: "the request is malformed")
             return
+        }
+        if let buffer = unsafe evhttp_connection_get_bufferevent(connection) {
+            parsed.peer = unsafe UnixSocket.peer(of: bufferevent_getfd(buffer))
         }
         handler(parsed, reply)
         if exchange.isOpen { unsafe watch(connection, of: exchange) }

@@ -208,7 +208,8 @@ struct GroupState {
     }
 
     /// The next instant at which something of this group is due.
-    func nextDeadline(senderWaits: [Instant]) -> Instant {
+    /// - Parameter isHeld: nothing is given out, so nothing is forgotten.
+    func nextDeadline(senderWaits: [Instant], isHeld: Bool) -> Instant {
         var next = min(dataRekeyAt, kekRekeyAt, beaconAt)
         for wait in senderWaits { next = min(next, wait) }
         if let renewal { next = min(next, renewal.at) }
@@ -217,7 +218,7 @@ struct GroupState {
             if transaction.heldVerdict != nil { next = min(next, sendersMove(to: transaction.sender.transaction)) }
         }
         if let retirement { next = min(next, retirement.nextAt) }
-        for sa in data { next = min(next, sa.removeAt ?? sa.expiresAt) }
+        if !isHeld { for sa in data { next = min(next, sa.removeAt ?? sa.expiresAt) } }
         return next
     }
 }

@@ -73,6 +73,7 @@ extension KeyServer {
                     "multicast_octets": "\(draft.report.multicastOctets)",
                     "unicast_octets": "\(draft.report.unicastOctets)",
                 ])
+            audit(draft.report.changes)
         }
         advanceGroups(to: now)
         return draft.report

@@ -14,7 +14,7 @@ extension KeyServer {
         switch event {
         case .established(let info): register(info, now: now)
         case .failed(let peer, let remote, let reason):
-            log(
+            logAndAudit(
                 .warning, "phase1.failed", by: peer ?? "unknown",
                 ["peer": peer ?? "unknown", "from": "\(remote)", "reason": "\(reason)"], now: now)
         case .ended(let info, let reason): associationEnded(info, reason: reason, now: now)
@@ -64,7 +64,7 @@ extension KeyServer {
         guard let name = directory.client(at: info.remote.address, identity: info.peerIdentity),
             !directory.isRevoked(name)
         else {
-            log(
+            logAndAudit(
                 .warning, "client.refused", by: info.peerName,
                 ["peer": info.peerName, "from": "\(info.remote)", "identity": Self.text(info.peerIdentity)], now: now)
             endpoint.close(info.id, now: now)
@@ -81,7 +81,7 @@ extension KeyServer {
         clients[name]?.wasRegistered = true
         unsaved.insert(name)
         outputs.append(.associationUp(info.id))
-        log(
+        logAndAudit(
             .info, "client.authenticated", by: name,
             [
                 "client": name, "from": "\(info.remote)", "suite": "\(info.suite)",
@@ -126,7 +126,7 @@ extension KeyServer {
         clients[name]?.pending = [:]
         unsaved.insert(name)
         let level: LogEvent.Level = reason == .deadPeer || reason == .expired ? .warning : .info
-        log(level, "client.gone", by: name, ["client": name, "reason": reason.explanation], now: now)
+        logAndAudit(level, "client.gone", by: name, ["client": name, "reason": reason.explanation], now: now)
         for id in groups.keys {
             guard let member = groups[id]?.members[name] else { continue }
             // Gone by its own will without a word on the keys (the GCKS was not whom it expects): it never took them,
@@ -145,6 +145,10 @@ extension KeyServer {
     func sendProfile(to name: String, now: Instant) {
         dueProfiles.remove(name)
         guard var client = clients[name], let association = client.association else { return }
+        guard hold == nil else {
+            heldProfiles.insert(name)
+            return
+        }
         var sections = sections(for: name, now: now)
         // Not above, where the group is held: its table of members would be copied.
         for section in sections where groups[section.group]?.members[name]?.holdsKeys == false {
@@ -157,6 +161,7 @@ extension KeyServer {
         client.lastProfileAt = now
         do {
             let messages = try split(&sections, for: name, generation: client.generation, now: now)
+            auditProfile(of: name, sections)
             for var message in messages {
                 let (number, reservation) = client.sequence.take()
                 if let reservation { outputs.append(record("client/\(name)/sequence", number: reservation)) }

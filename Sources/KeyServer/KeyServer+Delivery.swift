@@ -29,8 +29,11 @@ extension KeyServer {
 
     func nextDeadline(of group: GroupState) -> Instant {
         var waits: [Instant] = []
-        for transaction in group.open.values { if let due = transaction.sender.due { waits.append(due) } }
-        return group.nextDeadline(senderWaits: waits)
+        // While keys are held back senders stand still.
+        for transaction in group.open.values where hold == nil {
+            if let due = transaction.sender.due { waits.append(due) }
+        }
+        return group.nextDeadline(senderWaits: waits, isHeld: hold != nil)
     }
 
     /// Starts the transaction that is due, if one is.
@@ -64,6 +67,10 @@ extension KeyServer {
                 groups[id]?.open[transaction] = open
                 guard groups[id]?.sendersMove(to: transaction) ?? now <= now else { return }
                 finish(held, open, group: id, now: now)
+                return
+            }
+            guard hold == nil else {
+                groups[id]?.open[transaction] = open
                 return
             }
             let action = open.sender.poll(now: now)
@@ -151,6 +158,7 @@ extension KeyServer {
                 "unconfirmed": report.unconfirmed.map { "\($0.client):\($0.reason)" }.joined(separator: ","),
                 "seconds": (now - open.sender.startedAt).secondsText, "rounds": "\(report.rounds)",
             ])
+        audit(report)
         outputs.append(.ended(report))
     }
 
@@ -206,9 +214,9 @@ extension KeyServer {
     /// Ends the SAs that a transaction replaced, once every sender has confirmed it, and tells the members.
     private func retire(_ id: UInt32, now: Instant) {
         guard var group = groups[id] else { return }
-        // This comes with every datagram, so the members are looked at only while something waits for them.
-        // The announcement goes under the newest KEK. To a member that a repair is still to bring this KEK it would be a
-        // sign of something missed, and make it ask for a profile; the old SAs do no harm until then.
+        // This comes with every datagram, so the members are looked at only while something waits for them. What is
+        // announced goes under the newest KEK: to a member that a repair is still to bring this KEK it would be a sign
+        // of something missed, and make it ask for a profile. The old SAs do no harm until then.
         let isWaiting =
             group.data.contains { $0.transaction < group.transaction && $0.removeAt == nil }
             && !group.isRepairingKEK
@@ -266,7 +274,7 @@ extension KeyServer {
 
     /// Drops data SAs that are over.
     private func forget(_ id: UInt32, now: Instant) {
-        guard let group = groups[id] else { return }
+        guard hold == nil, let group = groups[id] else { return }
         let live = group.live(now: now)
         if live.count != group.data.count { groups[id]?.data = live }
     }

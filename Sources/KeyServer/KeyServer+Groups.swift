@@ -46,6 +46,7 @@ extension KeyServer {
         log(
             .info, "group.created",
             ["group": entry.name, "epoch": "\(rekeySA.epoch)", "members": "\(group.members.count)"])
+        auditKeys("keys.made", of: group, group.data, reason: nil)
     }
 
     // MARK: Keys
@@ -147,6 +148,7 @@ extension KeyServer {
         of group: inout GroupState, newKEK: Bool, reason: RekeyReason, byUnicast: Bool = false, now: Instant
     ) throws(CommandError) -> [Record] {
         let id = group.entry.id
+        if let hold { throw .heldBack(hold.reason) }
         // A revocation that could not be started waits for its next try, and the removed member knows the KEK until
         // then: what comes before does its work.
         let isRevoking = group.renewal?.reason == .revocation
@@ -213,6 +215,9 @@ extension KeyServer {
                 "reason": group.open[group.transaction]?.reason.rawValue ?? "",
                 "epoch": "\(group.rekeySA.epoch)", "spis": made.map { spiText($0.sa.spi) }.joined(separator: ","),
             ])
+        let open = group.open[group.transaction]
+        auditKeys(
+            "rekey.started", of: group, made, reason: open?.reason, isMulticast: open?.sender.isMulticast == true)
     }
 
     /// Gives the group's newest keys to its members one by one: as a transaction, whose verdict says who has them.
@@ -228,6 +233,7 @@ extension KeyServer {
                 "group": group.entry.name, "transaction": "\(group.transaction)", "reason": reason.rawValue,
                 "epoch": "\(group.rekeySA.epoch)", "spis": group.data.map { spiText($0.sa.spi) }.joined(separator: ","),
             ])
+        auditKeys("rekey.started", of: group, group.data, reason: reason)
     }
 
     private func open(

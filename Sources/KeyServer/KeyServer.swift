@@ -4,6 +4,7 @@ public import Basics
 public import Cryptography
 public import IKEv1
 public import Store
+internal import Audit
 internal import FMKE
 internal import ISAKMP
 internal import ReliablePush
@@ -79,6 +80,10 @@ public final class KeyServer {
     var dueProfiles: Set<String> = []
     var profileQueue: ArraySlice<String> = []
     var profilesAt = Instant.zero
+    /// Why nothing that holds keys may leave, and since when; nil as long as it may.
+    var hold: Hold?
+    /// Clients whose profile waits for that.
+    var heldProfiles: Set<String> = []
 
     /// Takes up the ISAKMP SAs of an earlier run and makes the first keys of every group.
     /// - Parameter records: what an earlier run had stored; numbers go on behind them.
@@ -167,6 +172,7 @@ public final class KeyServer {
         directory.revoke(name)
         outputs.append(.persist([.put(Record("client/\(name)/revoked", Secret([1])))]))
         outputs.append(.log(LogEvent(.warning, "client.revoked", ["client": name])))
+        audit("client.revoked", ["client": name])
         if let association = client.association {
             owners[association] = nil
             endpoint.close(association, now: now)
@@ -239,7 +245,10 @@ public final class KeyServer {
     func drainEndpoint(now: Instant) {
         while let output = endpoint.poll() {
             switch output {
-            case .transmit(let datagram): outputs.append(.transmit(datagram))
+            case .transmit(let datagram):
+                let output = ServerOutput.transmit(datagram)
+                // A CONFIGURE that is held back is repeated, as one that got lost.
+                if hold == nil || !output.letsKeysGo { outputs.append(output) }
             case .event(let event): handle(event, now: now)
             case .wait(let instant):
                 endpointWait = instant

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+public import Audit
 public import Basics
 public import IKEv1
 public import Store
@@ -8,6 +9,9 @@ public import Store
 public enum ServerOutput: Sendable {
     /// All of these or none.
     case persist([RecordChange])
+    /// For the audit file. It stands in front of the sends that let the keys go of which it tells: none of them may go
+    /// before it is on the disk (`letsKeysGo`).
+    case audit(AuditEvent)
     /// Unicast, or multicast when the remote address is a group: then out of the satellite interface.
     case transmit(Datagram)
     case log(LogEvent)
@@ -75,6 +79,8 @@ public enum CommandError: Error, Hashable, Sendable {
     case unknownGroup(String)
     case unknownClient(String)
     case alreadyRevoked(String)
+    /// No keys may be given out now; with the reason.
+    case heldBack(String)
     /// The new keys do not fit one datagram.
     case tooLarge(group: String)
     /// libcrypto refused.
@@ -91,6 +97,7 @@ extension CommandError: CustomStringConvertible {
         case .unknownGroup(let name): "no group is called '\(name)'; 'gcks groups' lists them"
         case .unknownClient(let name): "no client is called '\(name)'; 'gcks clients' lists them"
         case .alreadyRevoked(let name): "client '\(name)' is revoked already"
+        case .heldBack(let reason): "no new keys are given out: \(reason)"
         case .tooLarge(let name): "the keys of group '\(name)' do not fit one datagram; give it fewer flows"
         case .badInventory(let reason): "the inventory contradicts itself: \(reason)"
         case .store(let error): "the state cannot be read: \(error)"

@@ -62,6 +62,22 @@ public struct ServerSnapshot: Sendable, Codable {
         public var pendingConfigures: Int
         public var groups: [String]
     }
+    /// The audit file, by the daemon.
+    public struct Audit: Sendable, Codable {
+        public var file: String
+        /// Of the newest line that is in it.
+        public var number: UInt64
+        /// Lines that could not be written yet, and why.
+        public var waiting: Int
+        public var failure: String?
+
+        public init(file: String, number: UInt64, waiting: Int, failure: String?) {
+            self.file = file
+            self.number = number
+            self.waiting = waiting
+            self.failure = failure
+        }
+    }
     public struct SA: Sendable, Codable {
         public var group: String
         public var spi: String
@@ -85,12 +101,15 @@ public struct ServerSnapshot: Sendable, Codable {
     public var sas: [SA]
     /// Datagrams without effect, by reason.
     public var drops: [String: UInt64]
+    /// nil without an audit file.
+    public var audit: Audit?
 }
 
 extension KeyServer {
     public func snapshot(now: Instant) -> ServerSnapshot {
         let ordered = groups.values.sorted { $0.entry.name < $1.entry.name }
         var alarms: [String] = []
+        if let hold { alarms.append("no keys are given out: \(hold.reason)") }
         for client in clients.values.sorted(by: { $0.name < $1.name }) where !client.isRevoked {
             if client.association == nil { alarms.append("client \(client.name) is not registered") }
         }

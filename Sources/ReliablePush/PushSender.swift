@@ -53,7 +53,7 @@ public struct PushSender: Sendable {
     public let transaction: UInt64
     /// When senders move to the new SAs, and when the replaced ones are gone.
     public private(set) var activateAt: Instant
-    public let deactivateAt: Instant
+    public private(set) var deactivateAt: Instant
     public let startedAt: Instant
     let policy: PushPolicy
     let learned: PushExperience
@@ -248,6 +248,9 @@ public struct PushSender: Sendable {
         return header(.commit, feedback: FeedbackRequest(mode: .none, round: .max, nackShare: wireShare), now: now)
     }
 
+    /// Does it go by multicast at all, or by unicast alone?
+    public var isMulticast: Bool { !blocks.isEmpty }
+
     /// Are there multicasts to come that ask who lacks something? A BEACON of others would only disturb.
     public var isInRounds: Bool {
         switch state {
@@ -375,5 +378,22 @@ public struct PushSender: Sendable {
             group: group, transaction: transaction, confirmed: members.confirmations(),
             unconfirmed: members.failures(), duration: now - startedAt, rounds: rounds, datagrams: datagrams,
             polls: polls, negativeAcknowledgements: negativeAcknowledgements, unicasts: unicasts)
+    }
+}
+
+extension PushSender {
+    /// Everything that is to come comes later by so much: nothing could be sent for that long. As long as nobody has
+    /// confirmed the keys, nor do their times begin.
+    public mutating func pause(for time: Duration) {
+        guard time > .zero else { return }
+        for path in [\PushSender.sendAt, \.answerAt, \.nackBy, \.firstNACKAt, \.directAt, \.stepAt] {
+            self[keyPath: path] = self[keyPath: path] + time
+        }
+        slotsBy = slotsBy.map { $0 + time }
+        confirmBy = confirmBy.map { $0 + time }
+        if let begin = passing?.begin { passing?.begin = begin + time }
+        guard confirmedCount == 0 else { return }
+        activateAt = activateAt + time
+        if deactivateAt != .distantFuture { deactivateAt = deactivateAt + time }
     }
 }

@@ -18,6 +18,7 @@ enum ConfigurationTemplate {
             provisioning-key-file: provisioning.key   # `psk: derived` computes each client's key from it
             state-file: state.db              # what a restart must know, sealed with the master key
             master-key-file: master.key
+            audit-file: audit.log             # who did what with keys, line by line; `gcks audit verify` checks it
             # control-socket: /run/satipsec/gcks.sock
 
             # phase1:

@@ -9,7 +9,7 @@ internal import KeyServer
 struct ServerReader {
     static let keys = [
         "identity", "address", "port", "nat-port", "satellite-interface", "control-socket", "signing-key-file",
-        "provisioning-key-file", "state-file", "master-key-file", "phase1", "clients", "ranges", "groups",
+        "provisioning-key-file", "state-file", "master-key-file", "audit-file", "phase1", "clients", "ranges", "groups",
     ]
     private static let clientKeys = ["name", "address", "psk", "psk-file", "suites", "legacy"]
     private static let rangeKeys = ["name", "addresses", "psk-file", "suites", "legacy", "members"]
@@ -34,6 +34,7 @@ struct ServerReader {
         let keyFile = top.required("signing-key-file", .text)
         let key = keyFile.flatMap { secrets.signingKey($0, at: top.place(of: "signing-key-file")) }
         let state = stateSettings()
+        let audit = auditFile()
         let phase1 = Phase1Settings(top.mapping("phase1", keys: Phase1Settings.keys))
         let clients = Clients(reader: self, phase1: phase1, server: address)
         var groups = GroupReader(top: top, clients: clients.names, isV4: address.map(\.isV4), port: port)
@@ -42,7 +43,7 @@ struct ServerReader {
         return ServerSettings(
             identity: identity, listenAddress: address, port: port, natPort: natPort, satelliteInterface: interface,
             controlSocket: socket, signingKeyFile: Files.resolve(keyFile, from: folder), signingKey: key,
-            phase1: phase1, state: state,
+            phase1: phase1, state: state, auditFile: audit,
             inventory: Inventory(clients: clients.entries, ranges: clients.ranges, groups: entries))
     }
 
@@ -54,6 +55,17 @@ struct ServerReader {
         }
         guard let key = secrets.masterKey(keyFile, at: top.place(of: "master-key-file")) else { return nil }
         return StateSettings(file: Files.resolve(file, from: folder), masterKey: key)
+    }
+
+    private func auditFile() -> String? {
+        guard top.has("audit-file"), let path = top.required("audit-file", .text) else { return nil }
+        guard top.has("state-file") else {
+            problems.add(
+                top.place(of: "audit-file"), "needs the state, which knows how far it goes",
+                instead: "add state-file and master-key-file, or leave this out")
+            return nil
+        }
+        return Files.resolve(path, from: folder)
     }
 
     /// The clients and ranges, and the names that groups may use.

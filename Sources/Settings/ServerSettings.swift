@@ -23,7 +23,11 @@ public struct ServerSettings {
     public var phase1: Phase1Settings
     /// Where what a restart must know is kept; nil: in memory alone.
     public var state: StateSettings?
+    /// Where it is written down who did what with keys, as the daemon finds it; nil: nowhere. Only with `state`.
+    public var auditFile: String?
     public var inventory: Inventory
+    /// Of the file's octets, as hexadecimal digits: which configuration it was. Secrets are in files of their own.
+    public var digest = ""
 
     public static let defaultPath = "/etc/satipsec/gcks.yaml"
     public static let defaultControlSocket = "/run/satipsec/gcks.sock"
@@ -47,7 +51,8 @@ public struct ServerSettings {
             throw problems.error
         }
         let reader = ServerReader(top: top, folder: Files.folder(of: file))
-        guard let settings = reader.settings(), problems.isEmpty else { throw problems.error }
+        guard var settings = reader.settings(), problems.isEmpty else { throw problems.error }
+        settings.digest = hexadecimal(HashAlgorithm.sha256.digest(Array(text.utf8)))
         return settings
     }
 

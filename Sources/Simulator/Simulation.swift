@@ -231,6 +231,7 @@ public final class Simulation {
                 queue.schedule(.wakeServer, at: max(until, now))
                 return
             }
+            if case .audit = output { continue }
             if let left = server.outputsLeft {
                 guard left > 0 else { return stopServer() }
                 server.outputsLeft = left - 1
@@ -255,7 +256,7 @@ public final class Simulation {
         case .ended(let report):
             verdicts += report.verdict == "confirmed" ? 1 : 0
             observe(.ended(report))
-        case .associationUp, .wait: break
+        case .audit, .associationUp, .wait: break
         }
     }
 

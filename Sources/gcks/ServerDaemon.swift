@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import Audit
 internal import Basics
 internal import Control
 internal import Cryptography
@@ -20,7 +21,14 @@ final class ServerDaemon {
     private let keyLog: KeyLog?
     private let store: any RecordStore
     private let server: KeyServer
+    /// nil: nothing is written down.
+    private let trail: AuditTrail?
+    /// Events of ours, for the audit's next lines.
+    private var events: [AuditEvent] = []
     private var timer: LoopTimer?
+    /// When the audit file is tried again.
+    private var auditTimer: LoopTimer?
+    private static let auditRetry: Duration = .seconds(2)
     private var sockets: [UInt16: UDPSocket] = [:]
     private var control: ControlServer?
     private var unsent = LogLimiter()
@@ -52,6 +60,11 @@ final class ServerDaemon {
         configuration.phase1Lifetime = settings.phase1Lifetime
         configuration.deadPeerInterval = settings.deadPeerInterval
         configuration.allowsKeyExport = keyLog != nil
+        if let path = settings.auditFile, let key = settings.state?.masterKey {
+            trail = try AuditTrail(path: path, masterKey: key, store: store, logger: logger)
+        } else {
+            trail = nil
+        }
         server = try KeyServer(configuration, records: store, random: SystemRandom(), now: loop.now)
     }
 
@@ -80,12 +93,22 @@ final class ServerDaemon {
             server.advance(to: loop.now)
             pump()
         }
+        auditTimer = loop.makeTimer { [unowned self] in pump() }
         for signal in [SIGINT, SIGTERM] {
             loop.onSignal(signal) { [unowned self] in
                 logger.info("gcks.stopping")
+                events.append(AuditEvent("gcks.stopping", ["signal": "\(signal)"]))
+                pump()
                 loop.stop()
             }
         }
+        events.append(
+            AuditEvent(
+                "gcks.started",
+                [
+                    "identity": settings.identity, "address": "\(settings.listenAddress)", "port": "\(settings.port)",
+                    "pid": "\(getpid())", "uid": "\(getuid())", "configuration": settings.digest,
+                ]))
         logger.info(
             "gcks.started",
             metadata: [
@@ -110,29 +133,40 @@ final class ServerDaemon {
         pump()
     }
 
-    /// Does what the engine wants. A record is on the disk before the send that depends on it: all records of this
-    /// round go first, in one transaction.
+    /// Does what the engine wants. Lines of the audit and records are on the disk before the sends that depend on
+    /// them: all of this round go first, the records in one transaction.
     private func pump() {
-        guard failure == nil else { return }
-        var outputs: [ServerOutput] = []
-        var changes: [RecordChange] = []
-        var wake: Instant?
-        collecting: while true {
-            switch server.poll() {
-            case .persist(let some): changes += some
-            case .wait(let until):
-                wake = until
-                break collecting
-            case let output: outputs.append(output)
+        // What becomes of the audit makes the engine want more.
+        for _ in 0..<3 {
+            guard failure == nil else { return }
+            var outputs: [ServerOutput] = []
+            var changes: [RecordChange] = []
+            var wake: Instant?
+            collecting: while true {
+                switch server.poll() {
+                case .persist(let some): changes += some
+                case .audit(let event): events.append(event)
+                case .wait(let until):
+                    wake = until
+                    break collecting
+                case let output: outputs.append(output)
+                }
             }
+            let wasFailing = trail?.failure
+            if let trail { changes += trail.write(events) }
+            events = []
+            do {
+                try store.apply(changes)
+            } catch {
+                return fail(error)
+            }
+            let isAuditing = trail?.failure == nil
+            for output in outputs where isAuditing || !output.letsKeysGo { perform(output) }
+            timer?.set(wake)
+            auditTimer?.set(isAuditing ? nil : loop.now + Self.auditRetry)
+            guard trail?.failure != wasFailing else { return }
+            server.setAuditing(failure: trail?.failure, now: loop.now)
         }
-        do {
-            try store.apply(changes)
-        } catch {
-            return fail(error)
-        }
-        for output in outputs { perform(output) }
-        timer?.set(wake)
     }
 
     private func perform(_ output: ServerOutput) {
@@ -143,7 +177,7 @@ final class ServerDaemon {
         case .associationUp(let id):
             guard let keyLog, let (cookie, key) = server.exportableKey(id) else { return }
             keyLog.writePhase1(cookie: cookie, key: key)
-        case .persist, .wait: break  // taken by `pump`
+        case .persist, .audit, .wait: break  // taken by `pump`
         }
     }
 
@@ -171,7 +205,11 @@ final class ServerDaemon {
     // MARK: The operator
 
     private func handle(_ request: ControlRequest, _ reply: ControlReply) {
-        let snapshot = server.snapshot(now: loop.now)
+        var snapshot = server.snapshot(now: loop.now)
+        snapshot.audit = trail.map {
+            ServerSnapshot.Audit(
+                file: settings.auditFile ?? "", number: $0.written.number, waiting: $0.waiting, failure: $0.failure)
+        }
         switch (request.method, request.path) {
         case ("GET", "/v1/status"): reply.send(snapshot)
         case ("GET", "/v1/groups"): reply.send(snapshot.groups)
@@ -179,6 +217,8 @@ final class ServerDaemon {
         case ("GET", "/v1/sas"): reply.send(snapshot.sas)
         case ("POST", "/v1/rekey"): rekey(request, reply)
         case ("POST", "/v1/revoke"): revoke(request, reply)
+        case ("GET", "/v1/audit"): auditHead(reply)
+        case ("POST", "/v1/audit/rotate"): rotateAudit(request, reply)
         default: reply.send(status: 404, error: "there is no \(request.method) \(request.path)")
         }
     }
@@ -198,11 +238,12 @@ final class ServerDaemon {
         guard let order = try? JSONText.decode(RekeyRequest.self, from: request.body) else {
             return reply.send(status: 400, error: #"the body must be {"group": NAME, "kek": BOOL, "wait": BOOL}"#)
         }
+        audit("operator.rekey", of: request, ["group": order.group, "kek": "\(order.kek ?? false)"])
         do {
             let transaction = try server.rekey(group: order.group, includingKEK: order.kek ?? false, now: loop.now)
             answer(reply, transactions: [order.group: transaction], client: nil, waits: order.wait ?? false)
         } catch {
-            reply.send(status: 409, error: "\(error)")
+            refuse(reply, "\(error)")
         }
         pump()
     }
@@ -211,13 +252,52 @@ final class ServerDaemon {
         guard let order = try? JSONText.decode(RevokeRequest.self, from: request.body) else {
             return reply.send(status: 400, error: #"the body must be {"client": NAME, "wait": BOOL}"#)
         }
+        audit("operator.revoke", of: request, ["client": order.client])
         do {
             let transactions = try server.revoke(client: order.client, now: loop.now)
             answer(reply, transactions: transactions, client: order.client, waits: order.wait ?? false)
         } catch {
-            reply.send(status: 409, error: "\(error)")
+            refuse(reply, "\(error)")
         }
         pump()
+    }
+
+    /// What an operator orders comes into the audit before its effects.
+    private func audit(_ name: String, of request: ControlRequest, _ fields: KeyValuePairs<String, String>) {
+        var event = AuditEvent(
+            name, ["uid": request.peer.map { "\($0.uid)" } ?? "", "pid": request.peer.map { "\($0.pid)" } ?? ""])
+        event.fields += AuditEvent(name, fields).fields
+        events.append(event)
+    }
+
+    private func refuse(_ reply: ControlReply, _ reason: String) {
+        events.append(AuditEvent("operator.refused", ["reason": reason]))
+        reply.send(status: 409, error: reason)
+    }
+
+    /// What `gcks audit verify` checks the end of the file against.
+    private struct Head: Encodable {
+        var number: UInt64
+        var hash: String
+    }
+
+    private func auditHead(_ reply: ControlReply) {
+        guard let trail else { return reply.send(status: 409, error: "no audit-file is configured") }
+        reply.send(Head(number: trail.written.number, hash: hexadecimal(trail.written.hash)))
+    }
+
+    private func rotateAudit(_ request: ControlRequest, _ reply: ControlReply) {
+        guard let trail else { return reply.send(status: 409, error: "no audit-file is configured") }
+        audit("operator.rotate-audit", of: request, [:])
+        pump()
+        do {
+            let name = try trail.rotate()
+            pump()
+            reply.send(["before": name])
+        } catch {
+            refuse(reply, "\(error)")
+            pump()
+        }
     }
 
     private func answer(_ reply: ControlReply, transactions: [String: UInt64], client: String?, waits: Bool) {

@@ -133,6 +133,7 @@ final class HostileMembers {
                         Datagram(local: datagram.remote, remote: datagram.local, bytes: datagram.bytes), now: now)
                     drain(member)
                 }
+            case .audit: break
             case .log(let event): log.append(event)
             case .ended(let report): verdicts.append(report)
             case .associationUp: break

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import Audit
 import Basics
 import Cryptography
 import ESP
@@ -57,6 +58,18 @@ final class World {
     private(set) var clients: [String: Client] = [:]
     private(set) var verdicts: [VerdictReport] = []
     private(set) var log: [(at: Instant, who: String, event: LogEvent)] = []
+    private(set) var audit: [(at: Instant, event: AuditEvent)] = []
+    /// Why the audit cannot be written.
+    private(set) var auditFailure: String?
+    private var waitingEvents: [AuditEvent] = []
+    private var isAuditFailureKnown = false
+    /// The last datagram.
+    private var wasDropped = false
+    /// What left without a line that tells of it.
+    private(set) var untold: [String] = []
+    private var configures: Set<[UInt8]> = []
+    private var toldClients: Set<String> = []
+    private var toldTransactions: Set<String> = []
     /// Every datagram put on the link.
     private(set) var sent: [(at: Instant, datagram: Datagram)] = []
     /// Drops what it says yes to, on its way to a station: (datagram, receiver's name).
@@ -242,15 +255,73 @@ final class World {
             case .persist(let changes):
                 store.apply(changes)
                 for case .put(let record) in changes { records.append(record) }
-            case .transmit(let datagram): transmit(datagram, from: serverTerminal)
-            case .log(let event): log.append((now, "gcks", event))
+            case .audit(let event):
+                if auditFailure == nil { write(event) } else { waitingEvents.append(event) }
+            case .transmit(let datagram):
+                // As the daemon does: what comes with an event that could not be written goes nowhere.
+                wasDropped = !waitingEvents.isEmpty && output.letsKeysGo
+                guard !wasDropped else { continue }
+                check(datagram)
+                transmit(datagram, from: serverTerminal)
+            case .log(let event):
+                log.append((now, "gcks", event))
+                check(event)
             case .ended(let report): verdicts.append(report)
             case .associationUp: break
             case .wait(let until):
                 serverWait = until
-                return
+                guard let auditFailure, !waitingEvents.isEmpty, !isAuditFailureKnown else { return }
+                isAuditFailureKnown = true
+                server.setAuditing(failure: auditFailure, now: now)
             }
         }
+    }
+
+    // MARK: The audit
+
+    /// From now on nothing can be written; the server hears of it by the next event, or at once.
+    func failAudit(_ reason: String, atOnce: Bool = false) {
+        auditFailure = reason
+        guard atOnce else { return }
+        isAuditFailureKnown = true
+        server.setAuditing(failure: reason, now: now)
+        drainServer()
+    }
+
+    /// It can be written again, and what waits is written.
+    func mendAudit() {
+        auditFailure = nil
+        for event in waitingEvents { write(event) }
+        (waitingEvents, isAuditFailureKnown) = ([], false)
+        server.setAuditing(failure: nil, now: now)
+        drainServer()
+    }
+
+    private func write(_ event: AuditEvent) {
+        audit.append((now, event))
+        func field(_ name: String) -> String { event.fields.first { $0.name == name }?.value ?? "" }
+        if ["keys.sent", "profile.empty"].contains(event.name) { toldClients.insert(field("client")) }
+        if event.name == "rekey.started" { toldTransactions.insert(field("transaction")) }
+    }
+
+    /// A CONFIGURE that was not there before goes to a client of which a line was written since its last new one.
+    private func check(_ datagram: Datagram) {
+        guard ServerOutput.transmit(datagram).letsKeysGo, !datagram.remote.address.isMulticast,
+            configures.insert(datagram.bytes).inserted,
+            let name = clients.first(where: { $0.value.address == datagram.remote.address })?.key,
+            !toldClients.contains(name)
+        else { return }
+        untold.append("CONFIGURE to \(name)")
+    }
+
+    /// The engine says of each PUSH what it was.
+    private func check(_ event: LogEvent) {
+        func field(_ name: String) -> String { event.fields.first { $0.name == name }?.value ?? "" }
+        if event.name == "configure.acknowledged" { toldClients.remove(field("client")) }
+        guard event.name == "push.sent", !wasDropped, ["data", "parity"].contains(field("kind")),
+            !toldTransactions.contains(field("transaction"))
+        else { return }
+        untold.append("PUSH of \(field("transaction"))")
     }
 
     func drain(_ name: String) {

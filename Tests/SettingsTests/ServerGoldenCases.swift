@@ -17,7 +17,7 @@ extension GoldenCases {
             says: """
                 gcks.yaml:2:1: banana: is not a known key; known here are identity, address, port, nat-port, \
                 satellite-interface, control-socket, signing-key-file, provisioning-key-file, state-file, \
-                master-key-file, phase1, clients, ranges, groups
+                master-key-file, audit-file, phase1, clients, ranges, groups
                 """),
         Case(
             "state without its key",
@@ -35,6 +35,17 @@ extension GoldenCases {
                 master-key-file: master.key
                 """,
             says: "gcks.yaml:1:1: state-file: is missing; add state-file: to this mapping"),
+        Case(
+            "audit without a state",
+            replace: "identity: hub",
+            by: """
+                identity: hub
+                audit-file: audit.log
+                """,
+            says: """
+                gcks.yaml:2:13: audit-file: needs the state, which knows how far it goes; add state-file and \
+                master-key-file, or leave this out
+                """),
         Case(
             "master key that is none",
             replace: "identity: hub",

@@ -3,10 +3,11 @@ import Foundation
 import Testing
 
 /// The daemons as an operator runs them: a key server and two clients on one segment, in network namespaces, through
-/// faults, restarts and commands. `system.py` prints one line per check, and so does `ipv6.py`, where the same is done
-/// over IPv6 with groups of both families.
+/// faults, restarts and commands. `system.py` prints one line per check, and so do `ipv6.py`, where the same is done
+/// over IPv6 with groups of both families, and `audit.py`, where the audit file's disk is full and its lines are
+/// spoilt.
 @Suite(.serialized) struct SystemTests {
-    @Test(arguments: [("system.py", 52), ("ipv6.py", 17)])
+    @Test(arguments: [("system.py", 53), ("ipv6.py", 17), ("audit.py", 24)])
     func daemonsBearWhatOperatorsAndNetworksDoToThem(script: String, checks: Int) throws {
         let folder = URL(filePath: #filePath).deletingLastPathComponent()
         let process = Process()

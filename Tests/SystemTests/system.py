@@ -149,7 +149,12 @@ class SystemTest(Checks):
                 done = self.segment.command(node, word, config=other)
                 self.check("gcks: nor with another control socket, by the state", done.returncode == 1
                            and "state.db: another daemon is running" in done.stderr, done)
-                other.write_text(text.replace("state.db", "other.db"))
+                text = text.replace("state.db", "other.db")
+                other.write_text(text)
+                done = self.segment.command(node, word, config=other)
+                self.check("gcks: nor with a state of its own, by the audit file", done.returncode == 1
+                           and "audit.log: another process has it open" in done.stderr, done)
+                other.write_text(text.replace("audit.log", "other.log"))
             done = self.segment.command(node, word, config=other)
             what = "UDP 0.0.0.0:848" if node == "gcks" else "tun0"
             self.check(f"{node}: nor with all of that its own, by {what}", done.returncode == 1
@@ -288,6 +293,7 @@ class SystemTest(Checks):
         """No key in any log, output or argument."""
         texts = {path.name: path.read_text(errors="replace").lower()
                  for pattern in ("*.log", "*.out") for path in self.folder.glob(pattern)}
+        texts["audit file"] = (self.folder / "gcks" / "audit.log").read_text().lower()
         texts["command lines"] = self.command_lines.lower()
         found = [(name, what) for what, secret in self.secrets.items() for name, text in texts.items()
                  if secret.lower() in text or bytes.fromhex(secret).hex(" ") in text]

@@ -137,6 +137,8 @@ extension TidyTests {
         "Cryptography": ["Basics", "COpenSSL"],
         "Store": ["Basics", "Cryptography"],
         "SQLiteStore": ["Store", "Cryptography", "Basics", "CSQLite", "Glibc"],
+        "Audit": ["Cryptography", "Basics"],
+        "AuditFile": ["Audit", "Cryptography", "Glibc"],
         "ISAKMP": ["Basics"],
         "IKEv1": ["ISAKMP", "Cryptography", "Basics"],
         "FMKE": ["ISAKMP", "IKEv1", "Cryptography", "Basics"],
@@ -145,7 +147,9 @@ extension TidyTests {
         "ReliablePush": ["ErasureCode", "FMKE", "Basics"],
         "ESP": ["Cryptography", "Basics"],
         "LinkModel": ["Basics"],
-        "KeyServer": ["FMKE", "ReliablePush", "KeyTree", "Store", "IKEv1", "ISAKMP", "Cryptography", "Basics"],
+        "KeyServer": [
+            "FMKE", "ReliablePush", "KeyTree", "Store", "Audit", "IKEv1", "ISAKMP", "Cryptography", "Basics",
+        ],
         "GroupMember": [
             "FMKE", "ReliablePush", "KeyTree", "ESP", "Store", "IKEv1", "ISAKMP", "Cryptography", "Basics",
         ],
@@ -161,8 +165,8 @@ extension TidyTests {
         ],
         "Commands": ["Control", "Settings", "ArgumentParser", "Logging"],
         "gcks": [
-            "KeyServer", "IKEv1", "Commands", "Control", "EventLoop", "Settings", "Store", "SQLiteStore",
-            "Cryptography", "Basics", "ArgumentParser", "Logging", "Foundation",
+            "KeyServer", "IKEv1", "Commands", "Control", "EventLoop", "Settings", "Store", "SQLiteStore", "Audit",
+            "AuditFile", "Cryptography", "Basics", "ArgumentParser", "Logging", "Foundation",
         ],
         "satipsec": [
             "GroupMember", "DataPlane", "ESP", "IKEv1", "Commands", "Control", "EventLoop", "Settings", "Cryptography",
