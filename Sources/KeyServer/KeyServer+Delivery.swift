@@ -23,6 +23,7 @@ extension KeyServer {
             beacon(id, now: now)
             forget(id, now: now)
         }
+        advanceVPNs(to: now)
         drainEndpoint(now: now)
     }
 

@@ -30,6 +30,14 @@ public enum RekeyReason: String, Sendable, Hashable, Codable {
     case senderRestarted = "sender-restarted"
     /// The server started again, and its clients' ISAKMP SAs with it.
     case restarted
+    /// Both ends of a VPN are there, and it has no SAs.
+    case established
+    /// An end of a VPN came back without its counters.
+    case endRestarted = "end-restarted"
+    /// An end of a VPN has another address or port.
+    case moved
+    /// The configuration says something else of a VPN's flows or suite.
+    case changed
 }
 
 /// The end of a transaction, by name.
@@ -41,7 +49,7 @@ public struct VerdictReport: Sendable, Hashable, Codable {
     }
     public struct Missing: Sendable, Hashable, Codable {
         public var client: String
-        /// `silent`, `refused`, `unreachable` or `revoked`.
+        /// `silent`, `refused`, `unreachable` or `revoked`; in a VPN also `waiting`, for the other end.
         public var reason: String
 
         public init(client: String, reason: String) {
@@ -49,6 +57,7 @@ public struct VerdictReport: Sendable, Hashable, Codable {
             self.reason = reason
         }
     }
+    /// Or the VPN.
     public var group: String
     public var transaction: UInt64
     public var reason: RekeyReason
@@ -66,6 +75,8 @@ public struct VerdictReport: Sendable, Hashable, Codable {
     public var multicastOctets: Int
     public var negativeAcknowledgements: Int
     public var unicasts: Int
+    /// It is about a VPN and its two ends.
+    public var isVPN = false
 }
 
 /// Why a command was refused.
@@ -73,6 +84,8 @@ public enum CommandError: Error, Hashable, Sendable {
     case unknownGroup(String)
     case unknownClient(String)
     case alreadyRevoked(String)
+    /// One of its ends is revoked.
+    case deadVPN(String)
     /// The new keys do not fit one datagram.
     case tooLarge(group: String)
     /// libcrypto refused.
@@ -82,9 +95,10 @@ public enum CommandError: Error, Hashable, Sendable {
 extension CommandError: CustomStringConvertible {
     public var description: String {
         switch self {
-        case .unknownGroup(let name): "no group is called '\(name)'; 'gcks groups' lists them"
+        case .unknownGroup(let name): "no group or VPN is called '\(name)'; 'gcks groups' and 'gcks vpns' list them"
         case .unknownClient(let name): "no client is called '\(name)'; 'gcks clients' lists them"
         case .alreadyRevoked(let name): "client '\(name)' is revoked already"
+        case .deadVPN(let name): "an end of VPN '\(name)' is revoked"
         case .tooLarge(let name): "the keys of group '\(name)' do not fit one datagram; give it fewer flows"
         case .cryptography: "the cryptographic library refused; see the log"
         }
