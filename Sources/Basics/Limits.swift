@@ -32,6 +32,8 @@ public struct Limits: Sendable, Hashable {
     /// Flows, each with a data SA of its own, that a group may have: current and next SAs of all of them fit one
     /// CONFIGURE, and the next ones one PUSH (with the largest keys, of one flow less).
     public var flowsPerGroup = 3
+    /// Flows of a VPN: with one SA in each direction, and up to four generations of them at a member.
+    public var flowsPerVPN = 4
     /// Transactions a member collects at a time per group.
     public var openTransactions = 8
     /// Blocks per transaction and datagrams per block.

@@ -18,6 +18,18 @@ public struct SAKey: Hashable, Sendable {
     }
 }
 
+public struct UDPEncapsulation: Hashable, Sendable {
+    /// Our port, that of IKE behind a NAT (4500).
+    public var localPort: UInt16
+    /// Where the peer's packets come from and ours go to: its address as others see it.
+    public var remote: SocketAddress
+
+    public init(localPort: UInt16, remote: SocketAddress) {
+        self.localPort = localPort
+        self.remote = remote
+    }
+}
+
 /// All that the data plane needs to know of one SA in one direction.
 public struct SAParameters: Sendable, Equatable {
     public var key: SAKey
@@ -43,6 +55,8 @@ public struct SAParameters: Sendable, Equatable {
     /// How long it may live from now on; nil: until it is removed. Enforced by back ends in the kernel, where an SA
     /// outlives a client that was killed.
     public var lifetime: Duration?
+    /// ESP in UDP (RFC 3948); nil for plain ESP. Unicast SAs alone have it.
+    public var encapsulation: UDPEncapsulation?
 
     /// What the suite allows if that is less: whoever configured a limit, a sender keeps to it.
     var outboundOctetLimit: UInt64? {

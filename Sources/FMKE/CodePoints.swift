@@ -40,6 +40,8 @@ enum GDOI {
         static let encapsulation: UInt16 = 4
         static let authentication: UInt16 = 5
         static let keyLength: UInt16 = 6
+        /// Extended sequence numbers (RFC 4304 2): the value 1 says 64 bits. In a VPN only.
+        static let extendedSequence: UInt16 = 11
         static let addressPreservation: UInt16 = 14
         static let direction: UInt16 = 15
         /// Ours: in how long senders move to the SA, in milliseconds, 4 octets.
@@ -66,6 +68,9 @@ enum GDOI {
     static let tunnel: UInt16 = 1
     /// Address preservation: the outer destination is the inner one.
     static let preserveDestination: UInt16 = 3
+    /// Address preservation: the outer addresses are the gateways'.
+    static let preserveNone: UInt16 = 1
+    static let longSequence: UInt16 = 1
 }
 
 /// Sizes and bounds of FMKE's own payloads, in octets without the generic header.

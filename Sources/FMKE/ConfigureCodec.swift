@@ -5,7 +5,7 @@ public import ISAKMP
 
 // CONFIGURE on the wire (docs/FMKE.md section 4), behind the HASH payload that phase 1 adds and removes:
 //
-//     GCKS -> client  HDR*, HASH, PROFILE, ( MEMBERSHIP, SA { SAK, SAT* }, KD )*
+//     GCKS -> client  HDR*, HASH, PROFILE, ( MEMBERSHIP, SA { SAK, SAT* }, KD )*, ( VPN [, SA { SAT* }, KD] )*
 //     client -> GCKS  HDR*, HASH, ACK/NACK
 
 extension Configure {
@@ -17,6 +17,7 @@ extension Configure {
         try check(limits)
         var result = [profilePayload()]
         for section in groups { result += try section.payloads(limits: limits) }
+        for section in vpns { result += try section.payloads(limits: limits) }
         // HASH counts as well, where the limit is kept on the wire.
         guard result.count < limits.payloadsPerMessage else { throw .limit }
         guard result.encodedSize <= limits.datagramOctetsSent else { throw .tooLong }
@@ -33,12 +34,13 @@ extension Configure {
         part = try reader.u16()
         partCount = try reader.u16()
         try reader.end()
-        groups = []
+        (groups, vpns) = ([], [])
         var rest = payloads.dropFirst()
-        while !rest.isEmpty {
+        while let next = rest.first, next.type != .vpn {
             groups.append(try GroupSection(payloads: rest.prefix(3), limits: limits))
             rest = rest.dropFirst(3)
         }
+        while !rest.isEmpty { vpns.append(try VPNSection(taking: &rest, limits: limits)) }
         try check(limits)
     }
 
@@ -52,37 +54,51 @@ extension Configure {
         }
     }
 
-    /// A whole profile as messages of whole groups, each within `limits.datagramOctetsSent`, numbered from `first` on.
-    /// A profile without groups is one message without groups: all is gone.
+    /// A whole profile as messages of whole groups and of VPNs, each within `limits.datagramOctetsSent`, numbered from
+    /// `first` on. A VPN whose SAs do not fit one message is cut. A profile of nothing is one message of nothing: all
+    /// is gone.
     ///
     /// Throws `tooLong` when one group alone does not fit, `limit` for too many groups, `malformed` for values that no
     /// message may carry and for a group listed twice.
     public static func split(
-        sequence first: UInt64, generation: UInt32, groups: [GroupSection], limits: Limits = Limits()
+        sequence first: UInt64, generation: UInt32, groups: [GroupSection], vpns: [VPNSection] = [],
+        limits: Limits = Limits()
     ) throws(FMKEError) -> [Configure] {
-        guard groups.count <= limits.groupsPerProfile else { throw .limit }
-        guard Set(groups.map(\.group)).count == groups.count else { throw .malformed }
+        guard groups.count + vpns.count <= limits.groupsPerProfile else { throw .limit }
+        let ids = groups.map(\.group) + vpns.map(\.vpn)
+        guard Set(ids).count == ids.count else { throw .malformed }
         let empty = Wire.unicastOverhead + Wire.genericHeaderSize + Wire.profileSize
         // Beside HASH and PROFILE.
-        let groupsMaximum = max(1, (limits.payloadsPerMessage - 2) / 3)
-        var parts: [[GroupSection]] = [[]]
+        let sectionsMaximum = max(1, (limits.payloadsPerMessage - 2) / 3)
+        var parts = [Configure(sequence: 0, generation: generation, part: 0, partCount: 1, groups: [])]
         var size = empty
-        for section in groups {
-            let needed = try section.payloads(limits: limits).chainSize
+        func makeRoom(for needed: Int, vpn: UInt32? = nil) throws(FMKEError) {
             guard empty + needed <= limits.datagramOctetsSent else { throw .tooLong }
-            if size + needed > limits.datagramOctetsSent || parts[parts.count - 1].count == groupsMaximum {
-                parts.append([])
+            let last = parts[parts.count - 1]
+            if size + needed > limits.datagramOctetsSent || last.groups.count + last.vpns.count == sectionsMaximum
+                || last.vpns.contains(where: { $0.vpn == vpn })
+            {
+                parts.append(Configure(sequence: 0, generation: generation, part: 0, partCount: 1, groups: []))
                 size = empty
             }
-            parts[parts.count - 1].append(section)
             size += needed
         }
-        guard let count = UInt16(exactly: parts.count), first <= .max - UInt64(count) else { throw .limit }
-        return parts.enumerated().map { index, groups in
-            Configure(
-                sequence: first + UInt64(index), generation: generation, part: UInt16(index), partCount: count,
-                groups: groups)
+        for section in groups {
+            try makeRoom(for: section.payloads(limits: limits).chainSize)
+            parts[parts.count - 1].groups.append(section)
         }
+        for section in vpns {
+            for piece in try section.pieces(octets: limits.datagramOctetsSent - empty, limits: limits) {
+                try makeRoom(for: piece.payloads(limits: limits).chainSize, vpn: piece.vpn)
+                parts[parts.count - 1].vpns.append(piece)
+            }
+        }
+        guard let count = UInt16(exactly: parts.count), first <= .max - UInt64(count) else { throw .limit }
+        for index in parts.indices {
+            parts[index].sequence = first + UInt64(index)
+            (parts[index].part, parts[index].partCount) = (UInt16(index), count)
+        }
+        return parts
     }
 
     private func profilePayload() -> RawPayload {
@@ -95,10 +111,11 @@ extension Configure {
     }
 
     private func check(_ limits: Limits) throws(FMKEError) {
-        guard part < partCount, groups.count <= limits.groupsPerProfile else {
+        guard part < partCount, groups.count + vpns.count <= limits.groupsPerProfile else {
             throw part < partCount ? .limit : .malformed
         }
-        guard Set(groups.map(\.group)).count == groups.count,
+        let ids = groups.map(\.group) + vpns.map(\.vpn)
+        guard Set(ids).count == ids.count,
             Set(groups.map(\.rekeySA.spi)).count == groups.count
         else { throw .malformed }
     }
@@ -170,17 +187,21 @@ extension GroupSection {
         return writer.bytes
     }
 
-    /// The name goes to logs and terminals: no control characters.
-    private func check() throws(FMKEError) {
-        guard name.utf8.count <= Wire.groupNameMaximum, name.utf8.allSatisfy({ $0 >= 0x20 && $0 != 0x7f }) else {
+    private func check() throws(FMKEError) { try Wire.check(name: name) }
+}
+
+extension Wire {
+    /// The name of a group or VPN goes to logs and terminals: no control characters.
+    static func check(name: String) throws(FMKEError) {
+        guard name.utf8.count <= groupNameMaximum, name.utf8.allSatisfy({ $0 >= 0x20 && $0 != 0x7f }) else {
             throw .malformed
         }
     }
 }
 
 extension PayloadType {
-    fileprivate var isOfConfigure: Bool {
-        [.profile, .membership, .securityAssociation, .keyDownload].contains(self)
+    var isOfConfigure: Bool {
+        [.profile, .membership, .securityAssociation, .keyDownload, .vpn].contains(self)
     }
 }
 

@@ -9,13 +9,22 @@ import ISAKMP
 //     SAT: protocol 1 = ESP | IP protocol 1 | source id | destination id | transform 1 | SPI 4 | attributes
 
 extension DataSA {
+    /// In whose section it stands: the two differ in a few attributes.
+    enum Use {
+        case group, vpn
+
+        fileprivate var preservation: UInt16 {
+            self == .group ? GDOI.preserveDestination : GDOI.preserveNone
+        }
+    }
+
     private static let known: Set<UInt16> = [
         GDOI.SATAttribute.lifeType, GDOI.SATAttribute.lifeDuration, GDOI.SATAttribute.encapsulation,
         GDOI.SATAttribute.authentication, GDOI.SATAttribute.keyLength, GDOI.SATAttribute.addressPreservation,
         GDOI.SATAttribute.direction, GDOI.SATAttribute.activateIn, GDOI.SATAttribute.deactivateIn,
     ]
 
-    func policyBody() -> [UInt8] {
+    func policyBody(_ use: Use) -> [UInt8] {
         var writer = OctetWriter()
         writer.u8(GDOI.esp)
         writer.u8(selector.ipProtocol)
@@ -38,8 +47,9 @@ extension DataSA {
             attributes.append(.basic(GDOI.SATAttribute.authentication, authentication))
         }
         if let keyLength = suite.keyLength { attributes.append(.basic(GDOI.SATAttribute.keyLength, keyLength)) }
+        if extendedSequence { attributes.append(.basic(GDOI.SATAttribute.extendedSequence, GDOI.longSequence)) }
         attributes += [
-            .basic(GDOI.SATAttribute.addressPreservation, GDOI.preserveDestination),
+            .basic(GDOI.SATAttribute.addressPreservation, use.preservation),
             .basic(GDOI.SATAttribute.direction, direction.rawValue),
         ]
         if activateInMilliseconds > 0 {
@@ -52,7 +62,7 @@ extension DataSA {
         return writer.bytes
     }
 
-    init(policy: [UInt8], keys: inout KeyPacketReader) throws(FMKEError) {
+    init(policy: [UInt8], _ use: Use, keys: inout KeyPacketReader) throws(FMKEError) {
         var reader = FieldReader(policy)
         guard try reader.u8() == GDOI.esp else { throw .unsupported }
         let ipProtocol = try reader.u8()
@@ -60,7 +70,7 @@ extension DataSA {
         let (destination, destinationPort) = try reader.identification()
         let transformID = try reader.u8()
         let spi = try reader.u32()
-        let attributes = try Attributes(reader.remainder(), transformID: transformID)
+        let attributes = try Attributes(reader.remainder(), use, transformID: transformID)
 
         var packet = try keys.next(
             GDOI.KeyPacketType.tek, spi: spi.bigEndianOctets,
@@ -81,11 +91,20 @@ extension DataSA {
             spi: spi, selector: selector, suite: attributes.suite, direction: attributes.direction,
             lifetimeSeconds: attributes.lifetimeSeconds, lifetimeKilobytes: attributes.lifetimeKilobytes,
             cipherKey: cipherKey, authenticationKey: authenticationKey)
+        extendedSequence = attributes.extendedSequence
         activateInMilliseconds = attributes.activateInMilliseconds
         deactivateInMilliseconds = attributes.deactivateInMilliseconds
     }
 
-    func check() throws(FMKEError) {
+    func check(_ use: Use) throws(FMKEError) {
+        switch use {
+        case .group: guard !extendedSequence else { throw .malformed }
+        case .vpn:
+            // The receiver of an SA has no time at which to begin.
+            guard direction != .symmetric, direction == .sender || activateInMilliseconds == 0 else {
+                throw .malformed
+            }
+        }
         guard spi >= Wire.smallestSPI, selector.source.address.isV4 == selector.destination.address.isV4,
             lifetimeSeconds > 0, lifetimeKilobytes != 0, cipherKey.count == suite.cipherKeySize,
             (authenticationKey?.count ?? 0) == suite.authenticationKeySize,
@@ -99,11 +118,13 @@ extension DataSA {
         var direction: SADirection
         var lifetimeSeconds: UInt32
         var lifetimeKilobytes: UInt32?
+        var extendedSequence = false
         var activateInMilliseconds: UInt32 = 0
         var deactivateInMilliseconds: UInt32?
 
-        init(_ octets: [UInt8], transformID: UInt8) throws(FMKEError) {
-            var list = try AttributeReader(octets, known: DataSA.known)
+        init(_ octets: [UInt8], _ use: Use, transformID: UInt8) throws(FMKEError) {
+            let added: Set<UInt16> = use == .vpn ? [GDOI.SATAttribute.extendedSequence] : []
+            var list = try AttributeReader(octets, known: DataSA.known.union(added))
             guard try list.basic(GDOI.SATAttribute.lifeType) == GDOI.lifeSeconds else { throw .malformed }
             lifetimeSeconds = try list.u32(GDOI.SATAttribute.lifeDuration)
             if list.isNext(GDOI.SATAttribute.lifeType) {
@@ -120,7 +141,13 @@ extension DataSA {
             let named = ESPSuite(transformID: transformID, keyLength: keyLength, authenticationID: authentication)
             guard let suite = named else { throw .unsupported }
             self.suite = suite
-            guard try list.basic(GDOI.SATAttribute.addressPreservation) == GDOI.preserveDestination,
+            if list.isNext(GDOI.SATAttribute.extendedSequence) {
+                guard try list.basic(GDOI.SATAttribute.extendedSequence) == GDOI.longSequence else {
+                    throw .unsupported
+                }
+                extendedSequence = true
+            }
+            guard try list.basic(GDOI.SATAttribute.addressPreservation) == use.preservation,
                 let direction = SADirection(rawValue: try list.basic(GDOI.SATAttribute.direction))
             else { throw .unsupported }
             self.direction = direction

@@ -34,8 +34,11 @@ public struct DataSA: Sendable, Equatable {
     public var lifetimeSeconds: UInt32
     /// How much it may protect, in units of 1,024 octets; nil for no limit of volume.
     public var lifetimeKilobytes: UInt32?
+    /// Sequence numbers of 64 bits (RFC 4303 2.2.1). In a VPN only.
+    public var extendedSequence = false
     /// In how long a sender moves to it, in milliseconds; 0: now. Carried per SA in CONFIGURE, and as one value for
-    /// the transaction in the header of a PUSH (there this field is 0).
+    /// the transaction in the header of a PUSH (there this field is 0). In a VPN .max: not
+    /// before a later profile says so.
     public var activateInMilliseconds: UInt32 = 0
     /// In how long it is gone, for an SA that is being replaced, in milliseconds; nil: at the end of its lifetime.
     public var deactivateInMilliseconds: UInt32?
@@ -139,6 +142,46 @@ public struct GroupSection: Sendable, Equatable {
     }
 }
 
+/// What a client gets for one VPN, a tunnel to one other client: FMKE's VPN payload with its SAs, or some of them (a
+/// VPN may be cut between messages).
+public struct VPNSection: Sendable, Equatable {
+    /// The other end.
+    public struct Peer: Sendable, Hashable {
+        /// As the GCKS sees it; the port is 0 unless the packets go in UDP.
+        public var address: SocketAddress
+        /// ESP in UDP (RFC 3948).
+        public var isEncapsulated: Bool
+
+        public init(address: SocketAddress, isEncapsulated: Bool) {
+            self.address = address
+            self.isEncapsulated = isEncapsulated
+        }
+    }
+    /// In the same number space as groups.
+    public var vpn: UInt32
+    /// For logs and status; up to 64 octets of UTF-8.
+    public var name: String
+    /// The newest generation of SAs.
+    public var transaction: UInt64
+    /// SAs of this VPN that the profile does not name stay as they are.
+    public var keepsOthers: Bool
+    /// nil when there are no SAs, which only a section that keeps others may say.
+    public var peer: Peer?
+    /// Oldest first; each is for one direction.
+    public var dataSAs: [DataSA]
+
+    public init(
+        vpn: UInt32, name: String, transaction: UInt64, keepsOthers: Bool, peer: Peer?, dataSAs: [DataSA]
+    ) {
+        self.vpn = vpn
+        self.name = name
+        self.transaction = transaction
+        self.keepsOthers = keepsOthers
+        self.peer = peer
+        self.dataSAs = dataSAs
+    }
+}
+
 /// Phase 2: one message of a client's profile.
 public struct Configure: Sendable, Equatable {
     /// Per client, never goes back; a client acts on each once.
@@ -149,13 +192,19 @@ public struct Configure: Sendable, Equatable {
     public var part: UInt16
     public var partCount: UInt16
     public var groups: [GroupSection]
+    /// Behind the groups.
+    public var vpns: [VPNSection]
 
-    public init(sequence: UInt64, generation: UInt32, part: UInt16, partCount: UInt16, groups: [GroupSection]) {
+    public init(
+        sequence: UInt64, generation: UInt32, part: UInt16, partCount: UInt16, groups: [GroupSection],
+        vpns: [VPNSection] = []
+    ) {
         self.sequence = sequence
         self.generation = generation
         self.part = part
         self.partCount = partCount
         self.groups = groups
+        self.vpns = vpns
     }
 }
 
@@ -176,8 +225,9 @@ public struct ConfigureAnswer: Sendable, Hashable {
 
         public var isGood: Bool { rawValue <= 1 }
     }
-    /// One data SA's fate; SPI 0 stands for the group's rekey SA.
+    /// One data SA's fate; SPI 0 stands for the group's rekey SA, or for a VPN as a whole.
     public struct Item: Sendable, Hashable {
+        /// Or VPN: both have their ids from one number space.
         public var group: UInt32
         public var spi: UInt32
         public var code: Code
@@ -346,7 +396,7 @@ public struct Push: Sendable, Equatable {
     }
 }
 
-/// What a member reports of one group.
+/// What a member reports of one group; or of a VPN, by its id: then `epoch`, `sequence` and `missing` are empty.
 public struct GroupReport: Sendable, Hashable {
     /// A block of which datagrams are still needed.
     public struct Missing: Sendable, Hashable {

@@ -12,6 +12,11 @@ struct FieldReader {
 
     var count: Int { reader.count }
 
+    func isNext(_ octet: UInt8) -> Bool {
+        var ahead = self
+        return (try? ahead.u8()) == octet
+    }
+
     mutating func u8() throws(FMKEError) -> UInt8 {
         do { return try reader.u8() } catch { throw .malformed }
     }

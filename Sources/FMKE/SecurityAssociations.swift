@@ -20,12 +20,14 @@ struct SecurityAssociations {
     var carriesTimes: Bool
     /// Whether the tree's slice and the new KEK are in a SUCCESSION payload in front.
     var followsSuccession: Bool
+    var use = DataSA.Use.group
     var limits: Limits
 
     init(
         rekeySA: RekeySA?, dataSAs: [DataSA], tree: Secret?, carriesTimes: Bool, followsSuccession: Bool = false,
-        limits: Limits
+        use: DataSA.Use = .group, limits: Limits
     ) {
+        self.use = use
         self.rekeySA = rekeySA
         self.dataSAs = dataSAs
         self.tree = tree
@@ -51,7 +53,7 @@ struct SecurityAssociations {
             packets.append(rekeySA.keyPacket(wrapMethod))
         }
         for dataSA in dataSAs {
-            attributes.append(RawPayload(.dataSA, dataSA.policyBody()))
+            attributes.append(RawPayload(.dataSA, dataSA.policyBody(use)))
             packets.append(dataSA.keyPacket(wrapMethod))
         }
         let chain = PayloadChain.encode(attributes)
@@ -65,7 +67,8 @@ struct SecurityAssociations {
     }
 
     init(
-        association: [UInt8], keys: [UInt8], carriesTimes: Bool, followsSuccession: Bool = false, limits: Limits
+        association: [UInt8], keys: [UInt8], carriesTimes: Bool, followsSuccession: Bool = false,
+        use: DataSA.Use = .group, limits: Limits
     ) throws(FMKEError) {
         var reader = FieldReader(association)
         guard try reader.u32() == GDOI.domain, try reader.u32() == GDOI.situation else { throw .unsupported }
@@ -83,7 +86,7 @@ struct SecurityAssociations {
             case .rekeySA where rekeySA == nil && dataSAs.isEmpty:
                 rekeySA = try RekeySA(policy: payload.body, keys: &packets)
             case .dataSA:
-                dataSAs.append(try DataSA(policy: payload.body, keys: &packets))
+                dataSAs.append(try DataSA(policy: payload.body, use, keys: &packets))
             case .rekeySA:
                 throw .malformed
             default:
@@ -94,7 +97,7 @@ struct SecurityAssociations {
         guard tree == nil || tree?.spi == rekeySA?.spi.octets else { throw .malformed }
         self.init(
             rekeySA: rekeySA, dataSAs: dataSAs, tree: tree.map { Secret($0.octets) }, carriesTimes: carriesTimes,
-            followsSuccession: followsSuccession, limits: limits)
+            followsSuccession: followsSuccession, use: use, limits: limits)
         try check()
     }
 
@@ -110,7 +113,7 @@ struct SecurityAssociations {
     /// What holds for every set of SAs, on both sides: there is at least one, and no SPI twice; a change of the tree
     /// always changes the KEK.
     private func check() throws(FMKEError) {
-        guard rekeySA != nil || !dataSAs.isEmpty else { throw .malformed }
+        guard rekeySA != nil || !dataSAs.isEmpty, use == .group || rekeySA == nil else { throw .malformed }
         guard tree == nil || rekeySA != nil, tree?.count != 0, !followsSuccession || rekeySA == nil else {
             throw .malformed
         }
@@ -118,7 +121,7 @@ struct SecurityAssociations {
         try rekeySA?.check()
         var seen = Set<UInt32>()
         for dataSA in dataSAs {
-            try dataSA.check()
+            try dataSA.check(use)
             guard seen.insert(dataSA.spi).inserted else { throw .malformed }
             guard carriesTimes || (dataSA.activateInMilliseconds == 0 && dataSA.deactivateInMilliseconds == nil) else {
                 throw .malformed

@@ -34,6 +34,7 @@ extension GroupMember {
         unansweredAsks = 0
         var items: [ConfigureAnswer.Item] = []
         for section in message.groups { items += apply(section, now: now) }
+        for section in message.vpns { items += apply(section, in: message.sequence, now: now) }
         collect(message, now: now)
         let answer = ConfigureAnswer(sequence: message.sequence, items: items)
         pending.append(.configureAnswer(answer, messageID: messageID, association: association, at: now))
@@ -60,10 +61,12 @@ extension GroupMember {
         if generation?.lacks(message) != true { generation = ProfileGeneration(message) }
         generation?.parts.insert(message.part)
         generation?.groups.formUnion(message.groups.map(\.group))
+        for section in message.vpns { generation?.take(section) }
         guard let generation, generation.parts.count == Int(message.partCount) else { return }
         profileDueAt = nil
         for id in groups.keys.sorted() where !generation.groups.contains(id) { leave(id, why: "not in the profile") }
-        if readyAfter == nil, let firstDatagramAt, !groups.isEmpty {
+        keepVPNs(named: generation.vpns, now: now)
+        if readyAfter == nil, let firstDatagramAt, !(groups.isEmpty && vpns.isEmpty) {
             readyAfter = now - firstDatagramAt
             log(
                 .info, "profile.ready",
@@ -75,7 +78,8 @@ extension GroupMember {
     private func apply(_ section: GroupSection, now: Instant) -> [ConfigureAnswer.Item] {
         let id = section.group
         let rekeyItem = ConfigureAnswer.Item(group: id, spi: 0, code: .installed)
-        guard groups[id] != nil || groups.count < configuration.limits.groupsPerProfile else {
+        guard groups[id] != nil || groups.count + vpns.count < configuration.limits.groupsPerProfile, vpns[id] == nil
+        else {
             return [ConfigureAnswer.Item(group: id, spi: 0, code: .limit)]
         }
         // A profile that crossed a newer PUSH on its way may name SAs that we missed. All else we know better.
@@ -237,7 +241,9 @@ extension GroupMember {
         guard !group.retired.contains(key) else { return .known }
         // Far more than a message holds: a receiver does not know which of them are in use.
         if group.sas.count >= configuration.limits.dataAssociationsPerGroup * 4 { dropOldest(of: id) }
-        let taken = groups.contains { $0.key != id && $0.value.sas.contains { $0.sa.selector.overlaps(sa.selector) } }
+        let taken =
+            groups.contains { $0.key != id && $0.value.sas.contains { $0.sa.selector.overlaps(sa.selector) } }
+            || vpns.values.contains { $0.sends(sa.selector) }
         guard !taken else { return .conflict }
         let held = groups[id]?.sas ?? []
         let position = held.firstIndex { $0.key == next } ?? held.endIndex

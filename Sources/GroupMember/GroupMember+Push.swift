@@ -23,7 +23,7 @@ extension GroupMember {
     /// forgotten it, nor the GCKS where an address translator has moved it to. So it asks for its profile so often.
     static let callInterval: Duration = .seconds(60)
     /// From a refusal by the data plane to the next try.
-    private static let refusedInterval: Duration = .seconds(30)
+    static let refusedInterval: Duration = .seconds(30)
     /// So many requests for a profile without any.
     private static let asksAtMost = 4
 
@@ -235,7 +235,11 @@ extension GroupMember {
         var wanted: Set<UInt32> = []
         if let due = callAt, due <= now {
             callAt = now + Self.callInterval
-            if let first = groups.keys.min() { groups[first]?.askAt = now }
+            if let first = groups.keys.min() {
+                groups[first]?.askAt = now
+            } else if let first = vpns.keys.min() {
+                vpns[first]?.askAt = now
+            }
         }
         for id in groups.keys.sorted() {
             ageSAs(of: id, now: now)
@@ -249,6 +253,7 @@ extension GroupMember {
                 if groups[id]?.sas.contains(where: \.hasFailed) == true { retryFailed(id, now: now) }
             }
         }
+        wanted.formUnion(advanceVPNs(to: now))
         if !wanted.isEmpty, isAskingInVain(now: now) { return }
         if mustReport || !wanted.isEmpty { report(asking: wanted, now: now) }
     }
@@ -293,8 +298,9 @@ extension GroupMember {
                 wantsProfile: wanted.contains(group.id), wantsRekey: group.worn != nil)
         }
         for id in groups.keys { groups[id]?.worn = nil }
+        let all = reports + vpnReports(asking: wanted)
         do {
-            let messages = try Status.split(report: reportCount + 1, groups: reports, limits: configuration.limits)
+            let messages = try Status.split(report: reportCount + 1, groups: all, limits: configuration.limits)
             reportCount += UInt64(messages.count)
             for status in messages {
                 _ = try endpoint.send(
@@ -316,15 +322,16 @@ extension GroupMember {
         let ordered = groups.values.sorted { $0.name < $1.name }
         var info: AssociationInfo?
         if case .registered(let id) = connection { info = endpoint.info(id) }
+        let vpns = vpnSnapshots(now: now)
+        let holdsKeys = !groups.isEmpty || !vpns.sas.isEmpty
         return MemberSnapshot(
-            name: configuration.name, state: info != nil ? "registered" : groups.isEmpty ? "connecting" : "degraded",
+            name: configuration.name, state: info != nil ? "registered" : holdsKeys ? "degraded" : "connecting",
             gcks: "\(configuration.gcks)", suite: info?.suite.description,
             roundTripMilliseconds: info?.roundTrip?.wholeMilliseconds,
             registeredSeconds: info.map { (now - $0.establishedAt).inSeconds },
             registrationSeconds: readyAfter?.inSeconds, groups: ordered.map { Self.describe($0, now: now) },
-            sas: ordered.flatMap { group in group.sas.map { Self.describe($0, of: group, now: now) } },
-            drops: drops.counts,
-            lastFailure: lastFailure)
+            sas: ordered.flatMap { group in group.sas.map { Self.describe($0, of: group, now: now) } } + vpns.sas,
+            drops: drops.counts, lastFailure: lastFailure, vpns: vpns.vpns)
     }
 
     private static func describe(_ group: MemberGroup, now: Instant) -> MemberSnapshot.Group {

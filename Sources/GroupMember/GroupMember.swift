@@ -64,6 +64,7 @@ public final class GroupMember {
     var connection = Connection.idle
     var failures = 0
     var groups: [UInt32: MemberGroup] = [:]
+    var vpns: [UInt32: MemberVPN] = [:]
     /// Highest CONFIGURE acted on, and the generation being collected.
     var configureSequence: UInt64 = 0
     var generation: ProfileGeneration?
@@ -151,6 +152,7 @@ public final class GroupMember {
             retryFailed(id, now: now)
             log(.error, "sa.failed", ["group": groups[id]?.name ?? "", "spi": spiText(key.spi)])
         }
+        vpnFailed(key, now: now)
         for index in pending.indices.dropFirst(taken) {
             guard case .configureAnswer(var answer, let messageID, let association, let at) = pending[index] else {
                 continue
@@ -171,6 +173,7 @@ public final class GroupMember {
             groups[id]?.worn = key.spi
             report(asking: [], now: now)
         }
+        vpnWearsOut(key, now: now)
     }
 
     /// Says goodbye to the GCKS and takes every SA out of the data plane.
@@ -180,6 +183,7 @@ public final class GroupMember {
         (profileDueAt, callAt) = (nil, nil)
         drainEndpoint(now: now)
         for id in groups.keys.sorted() { leave(id, why: "shutdown") }
+        for id in vpns.keys.sorted() { leaveVPN(id, why: "shutdown") }
         output(.data(.removeAll))
     }
 
@@ -216,6 +220,7 @@ public final class GroupMember {
             consider(group.nextDeadline())
             consider(group.receiver.due)
         }
+        for vpn in vpns.values { consider(vpn.nextDeadline()) }
         return .wait(until: next)
     }
 

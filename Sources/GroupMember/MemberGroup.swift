@@ -44,11 +44,23 @@ struct MemberChannel {
 
 /// The parts of a profile that came so far.
 struct ProfileGeneration {
+    /// What the parts say of one VPN.
+    struct VPN {
+        var spis: Set<UInt32> = []
+        var keepsOthers = false
+    }
+
     let number: UInt32
     /// The sequence of part 0: the parts are numbered one after the other.
     let firstSequence: UInt64
     var parts: Set<UInt16> = []
     var groups: Set<UInt32> = []
+    var vpns: [UInt32: VPN] = [:]
+
+    mutating func take(_ section: VPNSection) {
+        vpns[section.vpn, default: VPN()].spis.formUnion(section.dataSAs.map(\.spi))
+        if section.keepsOthers { vpns[section.vpn]?.keepsOthers = true }
+    }
 
     init(_ message: Configure) {
         number = message.generation

@@ -47,6 +47,17 @@ public struct MemberSnapshot: Sendable, Codable {
         public var rekeySequence: UInt64
         public var kekExpiresInSeconds: Double
     }
+    public struct VPN: Sendable, Codable {
+        public var name: String
+        public var id: UInt32
+        /// The other end's address; nil before the first SAs.
+        public var peer: String?
+        /// Address and port that ESP goes to in UDP; nil for plain ESP.
+        public var encapsulation: String?
+        /// `up` (both ways), `half` or `down`.
+        public var state: String
+        public var transaction: UInt64
+    }
     public var name: String
     /// `registered`, `connecting` or `degraded` (keys in use, but no GCKS to be reached).
     public var state: String
@@ -61,4 +72,5 @@ public struct MemberSnapshot: Sendable, Codable {
     /// Datagrams without effect, by reason.
     public var drops: [String: UInt64]
     public var lastFailure: String?
+    public var vpns: [VPN]
 }

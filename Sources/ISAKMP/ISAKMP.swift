@@ -53,6 +53,7 @@ public struct PayloadType: RawRepresentable, Hashable, Sendable {
     public static let report = PayloadType(rawValue: 138)
     public static let digest = PayloadType(rawValue: 139)
     public static let succession = PayloadType(rawValue: 140)
+    public static let vpn = PayloadType(rawValue: 141)
 
     /// RFC 2408 3.1: 128 to 255.
     public var isPrivate: Bool { rawValue >= 128 }

@@ -239,6 +239,7 @@ struct ClientState {
     /// The highest STATUS counter seen under the present ISAKMP SA.
     var lastReport: UInt64 = 0
     var lastProfileAt: Instant?
+    var vpnPending: VPNPending?
     /// It ever completed phase 1 since this server started.
     var wasRegistered = false
 }

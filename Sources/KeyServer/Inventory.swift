@@ -121,10 +121,14 @@ public struct Inventory: Sendable {
     public var clients: [ClientEntry]
     public var ranges: [ClientRange]
     public var groups: [GroupEntry]
+    public var vpns: [VPNEntry]
 
-    public init(clients: [ClientEntry], ranges: [ClientRange] = [], groups: [GroupEntry]) {
+    public init(
+        clients: [ClientEntry], ranges: [ClientRange] = [], groups: [GroupEntry], vpns: [VPNEntry] = []
+    ) {
         self.clients = clients
         self.ranges = ranges
         self.groups = groups
+        self.vpns = vpns
     }
 }

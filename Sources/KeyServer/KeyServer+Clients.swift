@@ -47,6 +47,7 @@ extension KeyServer {
             log(
                 .info, "phase1.moved", by: info.peerName,
                 ["client": info.peerName, "from": "\(from)", "to": "\(info.remote)"], now: now)
+            if let name = clientName(info.id) { vpnsMoved(name, now: now) }
         case .dropped(let reason, let from): drop(reason.rawValue, from: from)
         }
     }
@@ -96,6 +97,7 @@ extension KeyServer {
             // spec: RFC 6407 3.5.1 - its counters are gone with its memory, so its keys must not go on either.
             if isRestart, member.holdsKeys { renew(id, reason: .senderRestarted, now: now) }
         }
+        vpnsRegistered(name, isRestart: isRestart, now: now)
         sendProfile(to: name, now: now)
     }
 
@@ -137,6 +139,7 @@ extension KeyServer {
                 groups[id]?.open[key]?.sender.giveUp(member.index, reason: .unreachable)
             }
         }
+        vpnsGone(name, now: now)
     }
 
     // MARK: Phase 2
@@ -159,24 +162,31 @@ extension KeyServer {
         client.pending = [:]
         client.generation &+= 1
         client.lastProfileAt = now
+        let vpnSections = vpnSections(for: name, now: now)
+        client.vpnPending = nil
         do {
-            let messages = try split(&sections, for: name, generation: client.generation, now: now)
+            let messages = try split(
+                &sections, vpns: vpnSections, for: name, generation: client.generation, now: now)
             auditProfile(of: name, sections)
+            var messageIDs: [UInt32] = []
             for var message in messages {
                 let (number, reservation) = client.sequence.take()
                 if let reservation { outputs.append(record("client/\(name)/sequence", number: reservation)) }
                 message.sequence = number
                 let messageID = try endpoint.request(.configure, message.payloads(), on: association, now: now)
+                messageIDs.append(messageID)
                 client.pending[messageID] = PendingConfigure(
                     association: association, sequence: number, generation: client.generation, sentAt: now,
                     transactions: Dictionary(
                         message.groups.map { ($0.group, $0.membership.transaction) }
                     ) { max($0, $1) })
             }
+            client.vpnPending = vpnsSent(to: name, messages: messageIDs)
             log(
                 .info, "configure.sent", by: name,
                 ["client": name, "groups": "\(sections.count)", "messages": "\(messages.count)"], now: now)
         } catch {
+            if !vpnSections.isEmpty { unprofiled.insert(name) }
             log(.error, "configure.failed", by: name, ["client": name, "reason": "\(error)"], now: now)
         }
         clients[name] = client
@@ -194,7 +204,7 @@ extension KeyServer {
 
     /// As messages; where a group's SAs do not fit one, those are left out that are missed least.
     private func split(
-        _ sections: inout [GroupSection], for name: String, generation: UInt32, now: Instant
+        _ sections: inout [GroupSection], vpns: [VPNSection], for name: String, generation: UInt32, now: Instant
     ) throws(FMKEError) -> [Configure] {
         for index in sections.indices {
             var leftOut: [UInt32] = []
@@ -216,7 +226,7 @@ extension KeyServer {
             log(.warning, "configure.crowded", ["client": name, "group": sections[index].name, "left_out": spis])
         }
         return try Configure.split(
-            sequence: 0, generation: generation, groups: sections, limits: configuration.limits)
+            sequence: 0, generation: generation, groups: sections, vpns: vpns, limits: configuration.limits)
     }
 
     /// Takes out the SA that is missed least. A sender whose SA ends before it would move on takes the time of the one
@@ -292,16 +302,20 @@ extension KeyServer {
             log(.warning, "configure.answer-malformed", by: name, ["client": name], now: now)
             return
         }
-        guard answer.isAcknowledgement else {
+        let refused = Set(answer.items.filter { !$0.code.isGood }.map(\.group))
+        vpnsAnswered(by: name, to: messageID, refused: refused, now: now)
+        // What is refused of a VPN is the VPN's matter alone.
+        if !refused.isEmpty {
             let bad = answer.items.filter { !$0.code.isGood }
             let list = bad.prefix(8).map { "group \($0.group) spi \(spiText($0.spi)): \($0.code)" }
             log(
                 .error, "configure.refused", by: name,
                 ["client": name, "count": "\(bad.count)", "items": list.joined(separator: "; ")], now: now)
-            return
+            guard refused.allSatisfy({ vpns[$0] != nil }) else { return }
+        } else {
+            log(
+                .info, "configure.acknowledged", by: name, ["client": name, "sas": "\(answer.items.count)"], now: now)
         }
-        log(
-            .info, "configure.acknowledged", by: name, ["client": name, "sas": "\(answer.items.count)"], now: now)
         for (group, transaction) in pending.transactions.sorted(by: { $0.key < $1.key }) {
             confirm(client: name, group: group, transaction: transaction, sentAt: pending.sentAt, now: now)
         }
@@ -348,6 +362,10 @@ extension KeyServer {
         heard(name, now: now)
         var needsProfile = false
         for report in status.groups {
+            if takeVPNReport(report, from: name, now: now) {
+                if report.wantsProfile { needsProfile = true }
+                continue
+            }
             guard let member = groups[report.group]?.members[name] else {
                 // It reports a group that is no longer its: its profile tells it so.
                 needsProfile = true

@@ -24,6 +24,7 @@ extension KeyServer {
             beacon(id, now: now)
             forget(id, now: now)
         }
+        advanceVPNs(to: now)
         drainEndpoint(now: now)
     }
 

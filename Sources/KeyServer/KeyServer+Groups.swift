@@ -88,8 +88,8 @@ extension KeyServer {
         return made
     }
 
-    /// 256 and above (RFC 4303 2.1), not in use in any group.
-    private func freshSPI(besides others: [UInt32]) -> UInt32 {
+    /// 256 and above (RFC 4303 2.1), not in use in any group or VPN.
+    func freshSPI(besides others: [UInt32]) -> UInt32 {
         while true {
             let spi = UInt32(truncatingIfNeeded: random.next())
             if isFree(spi, besides: others) { return spi }
@@ -99,6 +99,7 @@ extension KeyServer {
     func isFree(_ spi: UInt32, besides others: [UInt32]) -> Bool {
         spi >= 256 && !others.contains(spi)
             && !groups.values.contains { $0.data.contains { $0.sa.spi == spi } }
+            && !vpns.values.contains { $0.generations.contains { $0.sas.contains { $0.sa.spi == spi } } }
     }
 
     /// What a restart must know: numbers, and the keys themselves (sealed by the store).

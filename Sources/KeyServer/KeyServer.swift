@@ -66,6 +66,13 @@ public final class KeyServer {
     /// Whose ISAKMP SA it is, for the present one of each client.
     var owners: [AssociationID: String] = [:]
     var groups: [UInt32: GroupState] = [:]
+    var vpns: [UInt32: VPNState] = [:]
+    /// By client, the VPNs that it is an end of.
+    var vpnsOf: [String: [UInt32]] = [:]
+    /// When something is due in a VPN, at the earliest.
+    var vpnAlarm: Instant?
+    /// Clients whose VPNs have changed since their last profile.
+    var unprofiled: Set<String> = []
     var outputs: [ServerOutput] = []
     var taken = 0
     var endpointWait: Instant?
@@ -112,6 +119,7 @@ public final class KeyServer {
         }
         try restoreClients(records, now: now)
         for entry in configuration.inventory.groups { try makeGroup(entry, now: now) }
+        try makeVPNs(records, now: now)
         serveRestored(now: now)
         drainEndpoint(now: now)
         if !owners.isEmpty { advanceGroups(to: now) }
@@ -147,10 +155,16 @@ public final class KeyServer {
         advanceGroups(to: now)
     }
 
-    /// Changes the data keys of a group, and its KEK too if asked. The verdict comes as `.ended` with this number.
+    /// Changes the data keys of a group, and its KEK too if asked, or the keys of a VPN. The verdict
+    /// comes as `.ended` with this number.
     public func rekey(group name: String, includingKEK: Bool, now: Instant) throws(CommandError) -> UInt64 {
         let start = outputs.count
         defer { save(before: start) }
+        if let vpn = vpns.first(where: { $0.value.entry.name == name })?.key {
+            let transaction = try rekeyVPN(vpn, now: now)
+            advanceGroups(to: now)
+            return transaction
+        }
         guard let id = groups.first(where: { $0.value.entry.name == name })?.key else {
             throw .unknownGroup(name)
         }
@@ -161,7 +175,7 @@ public final class KeyServer {
     }
 
     /// Takes a client's authorisation: its ISAKMP SA ends, and every group it was in gets new keys that it never sees.
-    /// - Returns: the transactions that lock it out, by group name.
+    /// - Returns: the transactions that lock it out, by the names of groups and VPNs.
     public func revoke(client name: String, now: Instant) throws(CommandError) -> [String: UInt64] {
         let start = outputs.count
         defer { save(before: start) }
@@ -193,6 +207,7 @@ public final class KeyServer {
                 groups[id]?.renewal = (now + Self.retryPause, .revocation)
             }
         }
+        transactions.merge(revokeVPNs(of: name, now: now)) { $1 }
         drainEndpoint(now: now)
         advanceGroups(to: now)
         if let failure { throw failure }
@@ -215,6 +230,7 @@ public final class KeyServer {
             let deadline = nextDeadline(of: group)
             next = min(next ?? deadline, deadline)
         }
+        if let vpnAlarm { next = min(next ?? vpnAlarm, vpnAlarm) }
         return .wait(until: next)
     }
 

@@ -36,6 +36,14 @@ public enum RekeyReason: String, Sendable, Hashable, Codable {
     case restarted
     /// The operator changed what the group is.
     case applied
+    /// Both ends of a VPN are there, and it has no SAs.
+    case established
+    /// An end of a VPN came back without its counters.
+    case endRestarted = "end-restarted"
+    /// An end of a VPN has another address or port.
+    case moved
+    /// The configuration says something else of a VPN's flows or suite.
+    case changed
 }
 
 /// The end of a transaction, by name.
@@ -47,7 +55,7 @@ public struct VerdictReport: Sendable, Hashable, Codable {
     }
     public struct Missing: Sendable, Hashable, Codable {
         public var client: String
-        /// `silent`, `refused`, `unreachable` or `revoked`.
+        /// `silent`, `refused`, `unreachable` or `revoked`; in a VPN also `waiting`, for the other end.
         public var reason: String
 
         public init(client: String, reason: String) {
@@ -55,6 +63,7 @@ public struct VerdictReport: Sendable, Hashable, Codable {
             self.reason = reason
         }
     }
+    /// Or the VPN.
     public var group: String
     public var transaction: UInt64
     public var reason: RekeyReason
@@ -72,6 +81,8 @@ public struct VerdictReport: Sendable, Hashable, Codable {
     public var multicastOctets: Int
     public var negativeAcknowledgements: Int
     public var unicasts: Int
+    /// It is about a VPN and its two ends.
+    public var isVPN = false
 }
 
 /// Why a command was refused.
@@ -81,6 +92,8 @@ public enum CommandError: Error, Hashable, Sendable {
     case alreadyRevoked(String)
     /// No keys may be given out now; with the reason.
     case heldBack(String)
+    /// One of its ends is revoked.
+    case deadVPN(String)
     /// The new keys do not fit one datagram.
     case tooLarge(group: String)
     /// libcrypto refused.
@@ -94,10 +107,11 @@ public enum CommandError: Error, Hashable, Sendable {
 extension CommandError: CustomStringConvertible {
     public var description: String {
         switch self {
-        case .unknownGroup(let name): "no group is called '\(name)'; 'gcks groups' lists them"
+        case .unknownGroup(let name): "no group or VPN is called '\(name)'; 'gcks groups' and 'gcks vpns' list them"
         case .unknownClient(let name): "no client is called '\(name)'; 'gcks clients' lists them"
         case .alreadyRevoked(let name): "client '\(name)' is revoked already"
         case .heldBack(let reason): "no new keys are given out: \(reason)"
+        case .deadVPN(let name): "an end of VPN '\(name)' is revoked"
         case .tooLarge(let name): "the keys of group '\(name)' do not fit one datagram; give it fewer flows"
         case .badInventory(let reason): "the inventory contradicts itself: \(reason)"
         case .store(let error): "the state cannot be read: \(error)"

@@ -78,7 +78,34 @@ public struct ServerSnapshot: Sendable, Codable {
             self.failure = failure
         }
     }
+    /// A VPN and its two ends.
+    public struct VPN: Sendable, Codable {
+        public struct End: Sendable, Codable {
+            public var client: String
+            public var isRegistered: Bool
+            /// Of the newest SAs in use, or else of the newest: what it receives and sends with.
+            public var inboundSPIs: [String]
+            public var outboundSPIs: [String]
+        }
+        public var name: String
+        public var id: UInt32
+        public var ends: [End]
+        /// `up`, `half` (SAs that are not in use yet, or an end that is not registered), `down` or `revoked`.
+        public var state: String
+        public var flows: [String]
+        public var suite: String
+        public var extendedSequence: Bool
+        /// ESP in UDP.
+        public var isEncapsulated: Bool
+        public var transaction: UInt64
+        public var openTransactions: [UInt64]
+        /// nil without SAs.
+        public var expiresInSeconds: Double?
+        public var nextRekeySeconds: Double?
+        public var lastVerdict: VerdictReport?
+    }
     public struct SA: Sendable, Codable {
+        /// Or VPN.
         public var group: String
         public var spi: String
         public var flow: String
@@ -87,6 +114,8 @@ public struct ServerSnapshot: Sendable, Codable {
         /// `pending` (not yet active), `active` or `old` (replaced, kept for receiving).
         public var state: String
         public var expiresInSeconds: Double
+        /// In a VPN, the end that sends with it.
+        public var from: String?
     }
 
     /// `ok`, or `degraded` when a client is absent or a transaction ended unconfirmed.
@@ -103,6 +132,7 @@ public struct ServerSnapshot: Sendable, Codable {
     public var drops: [String: UInt64]
     /// nil without an audit file.
     public var audit: Audit?
+    public var vpns: [VPN]
 }
 
 extension KeyServer {
@@ -119,13 +149,18 @@ extension KeyServer {
                 alarms.append("client \(name) has not confirmed the newest keys of group \(group.entry.name)")
             }
         }
+        let tunnels = vpns.values.sorted { $0.entry.name < $1.entry.name }
+        for vpn in tunnels where state(of: vpn, now: now) != "revoked" && state(of: vpn, now: now) != "up" {
+            alarms.append("VPN \(vpn.entry.name) is \(state(of: vpn, now: now))")
+        }
         return ServerSnapshot(
             state: alarms.isEmpty ? "ok" : "degraded", alarms: alarms, identity: configuration.identity,
             address: "\(configuration.address)", uptimeSeconds: (now - startedAt).inSeconds,
             groups: ordered.map { describe($0, now: now) },
             clients: clients.values.sorted { $0.name < $1.name }.map { describe($0, now: now) },
-            sas: ordered.flatMap { group in group.live(now: now).map { describe($0, of: group, now: now) } },
-            drops: drops.counts)
+            sas: ordered.flatMap { group in group.live(now: now).map { describe($0, of: group, now: now) } }
+                + tunnels.flatMap { describeSAs(of: $0, now: now) },
+            drops: drops.counts, vpns: tunnels.map { describe($0, now: now) })
     }
 
     private func describe(_ group: GroupState, now: Instant) -> ServerSnapshot.Group {

@@ -25,8 +25,9 @@ struct GroupReader {
     private let port: UInt16?
     private var problems: Problems { top.problems }
 
-    private var names: [String: Int] = [:]
-    private var ids: [UInt32: Int] = [:]
+    /// With the lines where they stand.
+    private(set) var names: [String: Int] = [:]
+    private(set) var ids: [UInt32: Int] = [:]
     private var controls: [SocketAddress: Int] = [:]
     private var flows: [IPAddress: [(selector: TrafficSelector, place: Place)]] = [:]
     private var controlAddresses: [IPAddress: Place] = [:]
@@ -226,7 +227,12 @@ struct GroupReader {
             instead: "write another suite, or give the group one sender")
     }
 
-    private func checkVolume(_ volume: UInt64?, for suite: ESPSuite, at place: Place) {
+    /// Where a flow stands.
+    func line(of flow: TrafficSelector) -> Int {
+        flows[flow.destination.address]?.first { $0.selector == flow }?.place.line ?? 0
+    }
+
+    static func check(volume: UInt64?, for suite: ESPSuite, at place: Place, _ problems: Problems) {
         guard let volume, let most = suite.octetLimit, volume > most else { return }
         problems.add(
             place, "is more than one key of \(suite) may protect",
@@ -242,7 +248,7 @@ struct GroupReader {
             entry.dataLifetime = lifetime.optional("data", .duration(.seconds(1)...year), default: entry.dataLifetime)
             entry.kekLifetime = lifetime.optional("kek", .duration(.seconds(1)...year), default: entry.kekLifetime)
             entry.dataVolume = lifetime.optional("volume", .size((1 << 20)...(4_095 << 30)))
-            checkVolume(entry.dataVolume, for: entry.suite, at: lifetime.place(of: "volume"))
+            Self.check(volume: entry.dataVolume, for: entry.suite, at: lifetime.place(of: "volume"), problems)
         }
         if let rollover = group.mapping("rollover", keys: ["activate-after", "keep-old", "commit-at"]) {
             entry.rollover.activateAfter = rollover.optional(

@@ -10,6 +10,7 @@ struct ServerReader {
     static let keys = [
         "identity", "address", "port", "nat-port", "satellite-interface", "control-socket", "signing-key-file",
         "provisioning-key-file", "state-file", "master-key-file", "audit-file", "phase1", "clients", "ranges", "groups",
+        "vpns",
     ]
     private static let clientKeys = ["name", "address", "psk", "psk-file", "suites", "legacy"]
     private static let rangeKeys = ["name", "addresses", "psk-file", "suites", "legacy", "members"]
@@ -39,12 +40,14 @@ struct ServerReader {
         let clients = Clients(reader: self, phase1: phase1, server: address)
         var groups = GroupReader(top: top, clients: clients.names, isV4: address.map(\.isV4), port: port)
         let entries = groups.groups()
+        var vpns = VPNReader(top: top, clients: clients.names, groups: groups, entries: entries)
+        let vpnEntries = vpns.vpns()
         guard let identity, let address, let interface, let socket, let keyFile, let key else { return nil }
         return ServerSettings(
             identity: identity, listenAddress: address, port: port, natPort: natPort, satelliteInterface: interface,
             controlSocket: socket, signingKeyFile: Files.resolve(keyFile, from: folder), signingKey: key,
             phase1: phase1, state: state, auditFile: audit,
-            inventory: Inventory(clients: clients.entries, ranges: clients.ranges, groups: entries))
+            inventory: Inventory(clients: clients.entries, ranges: clients.ranges, groups: entries, vpns: vpnEntries))
     }
 
     /// nil when the file names no state; one key alone is a mistake.

@@ -17,6 +17,7 @@ internal import ArgumentParser
         version: "0.1.0",
         subcommands: [
             InitCommand.self, CheckCommand.self, ServeCommand.self, StatusCommand.self, GroupsCommand.self,
-            ClientsCommand.self, SasCommand.self, RekeyCommand.self, RevokeCommand.self, AuditCommand.self,
+            ClientsCommand.self, VPNsCommand.self, SasCommand.self, RekeyCommand.self, RevokeCommand.self,
+            AuditCommand.self,
         ])
 }

@@ -214,6 +214,7 @@ final class ServerDaemon {
         case ("GET", "/v1/status"): reply.send(snapshot)
         case ("GET", "/v1/groups"): reply.send(snapshot.groups)
         case ("GET", "/v1/clients"): reply.send(snapshot.clients)
+        case ("GET", "/v1/vpns"): reply.send(snapshot.vpns)
         case ("GET", "/v1/sas"): reply.send(snapshot.sas)
         case ("POST", "/v1/rekey"): rekey(request, reply)
         case ("POST", "/v1/revoke"): revoke(request, reply)
@@ -312,7 +313,7 @@ final class ServerDaemon {
     /// What `rekey` and `revoke` answer.
     private struct Outcome: Encodable {
         var client: String?
-        /// By group.
+        /// By group and VPN.
         var transactions: [String: UInt64]
         /// `started`, `confirmed` or `unconfirmed`.
         var verdict: String

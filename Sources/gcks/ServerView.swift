@@ -28,6 +28,12 @@ enum ServerView {
                     + "transaction \(group["transaction"].text), rekey in \(span(group["nextDataRekeySeconds"]))")
             text += tree(group)
         }
+        for vpn in value["vpns"].elements {
+            text += line(
+                "vpn \(vpn["name"].text)",
+                "\(vpn["state"].text), \(vpn["ends"].elements.map { $0["client"].text }.joined(separator: " - ")), "
+                    + "rekey in \(span(vpn["nextRekeySeconds"]))")
+        }
         for alarm in value["alarms"].elements { text += line("alarm", alarm.text) }
         return text
     }
@@ -91,6 +97,31 @@ enum ServerView {
         return table.text
     }
 
+    static func vpns(_ value: JSONValue) -> String {
+        var table = TextTable([
+            "NAME": .left, "ID": .right, "ENDS": .left, "STATE": .left, "SUITE": .left, "UDP": .left, "SPIS": .left,
+            "TRANSACTION": .right, "EXPIRES": .right, "REKEY-IN": .right, "LAST": .left, "MISSING": .left,
+        ])
+        for vpn in value.elements {
+            let ends = vpn["ends"].elements
+            // What each end sends with.
+            let spis = ends.map { end in end["outboundSPIs"].elements.map(\.text).joined(separator: ",") }
+            let verdict = vpn["lastVerdict"]
+            table.add([
+                vpn["name"].text, vpn["id"].text,
+                ends.map { $0["client"].text + ($0["isRegistered"].bool == true ? "" : "(absent)") }
+                    .joined(separator: " - "),
+                vpn["state"].text, vpn["suite"].text, vpn["isEncapsulated"].text,
+                spis.allSatisfy(\.isEmpty) ? "-" : "> \(spis.joined(separator: " < "))",
+                vpn["transaction"].text, span(vpn["expiresInSeconds"]), span(vpn["nextRekeySeconds"]),
+                verdict["verdict"].text,
+                verdict["unconfirmed"].elements.map { "\($0["client"].text):\($0["reason"].text)" }
+                    .joined(separator: ","),
+            ])
+        }
+        return table.text
+    }
+
     // MARK: Verdicts
 
     /// What became of a rekey or a revocation, group by group.
@@ -118,11 +149,13 @@ enum ServerView {
         "refused": "it lives, and its log says why; it gets the keys again when it asks",
         "unreachable": "it gets the keys when it registers again",
         "revoked": "it is out",
+        "waiting": "it waits for the other end",
     ]
 
     private static func oneVerdict(_ report: JSONValue) -> String {
         let confirmed = report["confirmed"].elements.count
         let unconfirmed = report["unconfirmed"].elements
+        if report["isVPN"].bool == true { return vpnVerdict(report) }
         var text =
             TextTable.printable(
                 """
@@ -140,6 +173,22 @@ enum ServerView {
         }
         for name in report["absent"].elements {
             text += TextTable.printable("  absent: \(name.text) (gets the keys when it registers)") + "\n"
+        }
+        return text
+    }
+
+    private static func vpnVerdict(_ report: JSONValue) -> String {
+        let confirmed = report["confirmed"].elements.map { $0["client"].text }
+        var text = "vpn \(report["group"].text): "
+        text += confirmed.isEmpty ? "confirmed by nobody" : "confirmed by \(confirmed.joined(separator: ", "))"
+        text += " in \(span(report["seconds"])) (transaction \(report["transaction"].text), "
+        text = TextTable.printable(text + "reason \(report["reason"].text))") + "\n"
+        for end in report["unconfirmed"].elements {
+            let reason = end["reason"].text
+            let isRevocation = report["reason"].string == "revocation"
+            let next = isRevocation ? "it lets go when it is heard, or when the SAs end" : whatIsDone[reason]
+            let rest = next.map { ": \($0)" } ?? ""
+            text += TextTable.printable("  unconfirmed: \(end["client"].text) (\(reason))\(rest)") + "\n"
         }
         return text
     }

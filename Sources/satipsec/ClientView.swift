@@ -26,6 +26,12 @@ enum ClientView {
                 "\(group["role"].text), \(isCurrent), epoch \(group["epoch"].text), "
                     + "transaction \(group["transaction"].text), KEK expires in \(span(group["kekExpiresInSeconds"]))")
         }
+        for vpn in member["vpns"].elements {
+            let peer = vpn["encapsulation"] == .null ? vpn["peer"].text : "\(vpn["encapsulation"].text) in UDP"
+            text += line(
+                "vpn \(vpn["name"].text)",
+                "\(vpn["state"].text), peer \(peer), transaction \(vpn["transaction"].text)")
+        }
         if member["lastFailure"] != .null { text += line("last failure", member["lastFailure"].text) }
         text += line("guard", plane["isGuarded"] == .null ? "not looked for" : plane["isGuarded"].text)
         text += line("data plane", plane["backend"].text)

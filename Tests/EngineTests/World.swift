@@ -34,6 +34,11 @@ final class World {
         var inbound: [SAKey: SAParameters] = [:]
         var outbound: [SAKey: SAParameters] = [:]
         var active: SAKey?
+        /// What sends for each flow of a VPN.
+        var activeOf: [TrafficSelector: SAKey] = [:]
+        /// Behind address translation: its own address, and what the translator adds to its ports.
+        var inside: IPAddress?
+        var portShift: UInt16 = 0
         var refusesSAs = false
         var isDeaf = false
         var isUp = true
@@ -56,6 +61,8 @@ final class World {
     /// Every record that the server wanted stored, in order.
     private(set) var records: [Record] = []
     private(set) var clients: [String: Client] = [:]
+    /// Of VPNs: an end that sends with what the other cannot open.
+    private(set) var vpnFaults: [String] = []
     private(set) var verdicts: [VerdictReport] = []
     private(set) var log: [(at: Instant, who: String, event: LogEvent)] = []
     private(set) var audit: [(at: Instant, event: AuditEvent)] = []
@@ -93,6 +100,9 @@ final class World {
         var seed: UInt64 = 1
         var suite = ESPSuite.aes128gcm
         var adjust: (inout GroupEntry) -> Void = { _ in }
+        var vpns: [VPNEntry] = []
+        /// Clients behind address translation.
+        var translated: Set<String> = []
         var adjustServer: (inout KeyServer.Configuration) -> Void = { _ in }
         var adjustClient: (inout GroupMember.Configuration) -> Void = { _ in }
         var signature = SignatureAlgorithm.ecdsaP256
@@ -126,16 +136,19 @@ final class World {
         var configuration = KeyServer.Configuration(
             identity: "gcks.example", address: SocketAddress(Self.gcksAddress, 848),
             signingKey: signingKey,
-            inventory: Inventory(clients: entries, groups: [group]), numberFloor: 1_000_000)
+            inventory: Inventory(clients: entries, groups: [group], vpns: options.vpns), numberFloor: 1_000_000)
         options.adjustServer(&configuration)
         serverConfiguration = configuration
         server = try KeyServer(configuration, records: store, random: SeededRandom(seed: options.seed), now: now)
         serverTerminal = medium.addTerminal("gcks", uplink: up, downlink: link)
         for (index, name) in options.names.enumerated() {
             let terminal = medium.addTerminal(name, uplink: up, downlink: link)
-            clients[name] = Client(
-                name: name, address: Self.address(index), engine: makeEngine(name, Self.address(index), run: 0),
-                terminal: terminal)
+            let inside: IPAddress? = options.translated.contains(name) ? .v4(192, 168, 99, UInt8(index + 1)) : nil
+            let client = Client(
+                name: name, address: Self.address(index),
+                engine: makeEngine(name, inside ?? Self.address(index), run: 0), terminal: terminal)
+            if let inside { (client.inside, client.portShift) = (inside, 10_000) }
+            clients[name] = client
         }
         drainServer()
     }
@@ -169,8 +182,9 @@ final class World {
     /// The client's process dies and a new one starts; its data plane dies with it.
     func restart(_ name: String, key: Secret? = nil) throws {
         let client = try client(name)
-        client.engine = makeEngine(name, client.address, run: UInt64(now.nanoseconds), key: key)
+        client.engine = makeEngine(name, client.inside ?? client.address, run: UInt64(now.nanoseconds), key: key)
         (client.inbound, client.outbound, client.active, client.joined) = ([:], [:], nil, [])
+        client.activeOf = [:]
         start(name)
     }
 
@@ -351,12 +365,32 @@ final class World {
         case .addOutbound(let parameters):
             if client.refusesSAs { return client.engine.dataPlaneFailed(parameters.key, now: now) }
             client.outbound[parameters.key] = parameters
-        case .activateOutbound(let key): client.active = key
+        case .activateOutbound(let key):
+            if let selector = client.outbound[key]?.selector, !key.destination.isMulticast {
+                client.activeOf[selector] = key
+            } else {
+                client.active = key
+            }
         case .removeInbound(let key): client.inbound[key] = nil
         case .removeOutbound(let key):
             client.outbound[key] = nil
             if client.active == key { client.active = nil }
-        case .removeAll: (client.inbound, client.outbound, client.active) = ([:], [:], nil)
+            client.activeOf = client.activeOf.filter { $0.value != key }
+        case .removeAll:
+            (client.inbound, client.outbound, client.active, client.activeOf) = ([:], [:], nil, [:])
+        }
+        checkVPNs()
+    }
+
+    /// Whatever sends is held by somebody else for receiving, unless that one is down.
+    private func checkVPNs() {
+        for sender in clients.values where sender.isUp {
+            for key in sender.activeOf.values {
+                let isHeld = clients.values.contains { other in
+                    other !== sender && (!other.isUp || other.inbound.keys.contains { $0.spi == key.spi })
+                }
+                if !isHeld { vpnFaults.append("\(sender.name) sends with \(spiText(key.spi)) at \(now.nanoseconds)") }
+            }
         }
     }
 
@@ -364,6 +398,10 @@ final class World {
 
     /// Frames are: remote address, remote port, local address, local port, octets.
     func transmit(_ datagram: Datagram, from terminal: TerminalID) {
+        var datagram = datagram
+        if let client = clients[medium.name(of: terminal)], client.inside != nil {
+            datagram.local = SocketAddress(client.address, datagram.local.port &+ client.portShift)
+        }
         sent.append((now, datagram))
         var writer = OctetWriter()
         writer.append(datagram.remote.address.octets)
@@ -395,6 +433,10 @@ final class World {
         } else if let client = clients[name], client.isUp, !client.isDeaf {
             let isMine = datagram.local.address == client.address || client.joined.contains(datagram.local)
             guard isMine else { return }
+            var datagram = datagram
+            if let inside = client.inside, datagram.local.address == client.address {
+                datagram.local = SocketAddress(inside, datagram.local.port &- client.portShift)
+            }
             client.engine.receive(datagram, now: now)
             drain(name)
         }

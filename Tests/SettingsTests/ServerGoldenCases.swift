@@ -17,7 +17,7 @@ extension GoldenCases {
             says: """
                 gcks.yaml:2:1: banana: is not a known key; known here are identity, address, port, nat-port, \
                 satellite-interface, control-socket, signing-key-file, provisioning-key-file, state-file, \
-                master-key-file, audit-file, phase1, clients, ranges, groups
+                master-key-file, audit-file, phase1, clients, ranges, groups, vpns
                 """),
         Case(
             "state without its key",
