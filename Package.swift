@@ -130,7 +130,7 @@ let package = Package(
             name: "EngineTests",
             dependencies: [
                 "Simulator", "KeyServer", "GroupMember", "ReliablePush", "KeyTree", "LinkModel", "FMKE", "ESP", "IKEv1",
-                "ISAKMP", "Store", "Cryptography", "Basics",
+                "ISAKMP", "ErasureCode", "Store", "Cryptography", "Basics",
             ],
             swiftSettings: common),
         tests(of: "gcks", ["Commands", "Control", "Settings", arguments]),
