@@ -136,6 +136,7 @@ let package = Package(
             dependencies: [
                 "Simulator", "KeyServer", "GroupMember", "ReliablePush", "KeyTree", "LinkModel", "FMKE", "ESP", "IKEv1",
                 "ISAKMP", "Store", "Audit", "Cryptography", "Basics",
+                "ISAKMP", "ErasureCode", "Store", "Cryptography", "Basics",
             ],
             swiftSettings: common),
         tests(of: "gcks", ["Commands", "Control", "Settings", arguments]),

@@ -67,6 +67,9 @@ final class Association {
     /// Of the newest question whether the peer lives, ours and theirs.
     var sequence: UInt32
     var peerSequence: UInt32?
+    /// Taken up from a record, which does not say what the peer asked before: a question of the peer proves nothing, it
+    /// may be one of then. Its answer to ours does.
+    var isRestored = false
     /// What our answers to the peer's questions carry along.
     var annex: [RawPayload] = []
 

@@ -141,6 +141,7 @@ extension Association {
             firstMessageID: record.firstMessageID, reservedMessageID: record.reservedMessageID,
             firstSequence: record.firstSequence, delivered: record.highestDelivered)
         lastHeard = now
+        isRestored = true
     }
 
     var record: AssociationRecord {

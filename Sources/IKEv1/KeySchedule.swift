@@ -128,8 +128,9 @@ struct MessageCipher {
         return message(first, exchange, id, flags: Header.encryptionFlag, messageID: messageID, text)
     }
 
-    /// The payloads of a message whose header is read already. What is behind them is padding: `isMinimal` asks for
-    /// less than a block of it, so that no block of the message goes without the hash.
+    /// The payloads of a message whose header is read already. What is behind them is padding: zeros (RFC 2409 appendix
+    /// B). Else anybody could put on a block that no hash covers, and the next message of the exchange, or after
+    /// message 6 all exchanges, would be chained to it. `isMinimal` asks for less than a block; some pad with a whole one.
     func open(
         _ octets: [UInt8], first: PayloadType, vector: [UInt8], limit: Int, isMinimal: Bool
     ) throws(Refusal) -> [RawPayload] {
@@ -140,7 +141,9 @@ struct MessageCipher {
             defer { wipe(&plain) }
             let payloads = try PayloadChain.parse(first: first, plain[...], limit: limit, allowPadding: true)
             let used = payloads.reduce(0) { $0 + PayloadChain.headerSize + $1.body.count }
-            if isMinimal, plain.count - used >= algorithm.blockSize { throw ISAKMPError.malformed }
+            guard plain.count - used <= algorithm.blockSize - (isMinimal ? 1 : 0),
+                plain[used...].allSatisfy({ $0 == 0 })
+            else { throw ISAKMPError.malformed }
             return payloads
         } catch {
             throw .doubt(.notAuthentic, .authenticationFailed)

@@ -143,6 +143,8 @@ struct MainModeInitiator {
         }
         guard received.id == sent.id else { throw .drop(.unknownCookies) }
         let theirs = try KeyMessage(payloads, sent.choice.suite)
+        // Our own message 3, sent back to us.
+        guard theirs.publicValue != sent.ours.publicValue else { throw .drop(.notAcceptable) }
         let shared = try theirs.shared(with: sent.key)
         let keys = try MainModeKeys(
             sent.choice.suite, id: sent.id, preSharedKey: setup.credential.preSharedKey, initiator: sent.ours,

@@ -58,7 +58,7 @@ extension Phase1Endpoint {
         case .areYouThere:
             let sequence = try sequence(of: notification, association)
             if let last = association.peerSequence, sequence < last { throw .drop(.duplicate) }
-            if sequence != association.peerSequence { heard(received, association, now: now) }
+            if sequence != association.peerSequence, !association.isRestored { heard(received, association, now: now) }
             association.peerSequence = sequence
             let answer = livenessNotification(.areYouThereAcknowledgement, sequence, association)
             inform(association, [answer] + association.annex)
