@@ -88,6 +88,8 @@ let package = Package(
         module(
             "Settings",
             ["KeyServer", "ReliablePush", "IKEv1", "Cryptography", "Basics", .product(name: "Yams", package: "Yams")]),
+        module(
+            "DesiredState", ["Settings", "KeyServer", "Store", "Cryptography", "Basics"]),
         module("Control", ["EventLoop", "CLibevent", "Cryptography", "Basics", logging]),
         module("Commands", ["Control", "Settings", arguments, logging]),
 
@@ -95,9 +97,8 @@ let package = Package(
         .executableTarget(
             name: "gcks",
             dependencies: [
-                "KeyServer", "IKEv1", "Commands", "Control", "EventLoop", "Settings", "Store", "SQLiteStore",
-                "Cryptography",
-                "Basics", arguments, logging,
+                "KeyServer", "IKEv1", "Commands", "Control", "DesiredState", "EventLoop", "Settings", "Store",
+                "SQLiteStore", "Cryptography", "Basics", arguments, logging,
             ],
             swiftSettings: product),
         .executableTarget(
@@ -125,6 +126,7 @@ let package = Package(
         tests(of: "EventLoop", ["Basics"]),
         tests(of: "FMKE", ["ISAKMP", "Cryptography", "Basics"]),
         tests(of: "Control", ["EventLoop", "Basics", logging]),
+        tests(of: "DesiredState", ["Settings", "KeyServer", "IKEv1", "Store", "Cryptography", "Basics"]),
         tests(of: "Settings", ["KeyServer", "ReliablePush", "IKEv1", "Cryptography", "Basics"]),
         .testTarget(
             name: "EngineTests",

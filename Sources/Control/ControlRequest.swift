@@ -1,5 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 
+/// The process at the other end of the control socket when it connected (SO_PEERCRED).
+public struct ControlPeer: Sendable, Hashable {
+    public var pid: Int32
+    public var uid: UInt32
+
+    public init(pid: Int32, uid: UInt32) {
+        self.pid = pid
+        self.uid = uid
+    }
+}
+
 /// What an operator asks.
 public struct ControlRequest: Sendable, Hashable {
     /// `GET` or `POST`.
@@ -8,6 +19,8 @@ public struct ControlRequest: Sendable, Hashable {
     public var path: String
     public var query: [String: String]
     public var body: [UInt8]
+    /// Who asks, by the word of the kernel.
+    public var peer: ControlPeer?
 
     public init(method: String, path: String, query: [String: String] = [:], body: [UInt8] = []) {
         self.method = method

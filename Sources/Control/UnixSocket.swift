@@ -54,6 +54,15 @@ enum UnixSocket {
         return socket
     }
 
+    /// Who is connected to a descriptor; nil when the kernel does not say.
+    static func peer(of socket: Int32) -> ControlPeer? {
+        // struct ucred: pid, uid and gid, 32 bits each.
+        var words: [UInt32] = [0, 0, 0]
+        var size = socklen_t(12)
+        guard unsafe getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &words, &size) == 0, size == 12 else { return nil }
+        return ControlPeer(pid: Int32(bitPattern: words[0]), uid: words[1])
+    }
+
     /// Takes the lock of a socket, or says that another has it.
     private static func claim(_ path: String) throws(ControlError) -> Int32 {
         let file = path + ".lock"

@@ -6,6 +6,8 @@ public import KeyServer
 
 /// What gcks.yaml says, checked: the key server's own settings and its inventory.
 public struct ServerSettings {
+    /// Where all this stands, as the caller named it.
+    public var file: String
     /// How the GCKS names itself in phase 1 (ID_FQDN).
     public var identity: String
     /// The GCKS's own address: where it listens and the source of every PUSH.
@@ -23,6 +25,8 @@ public struct ServerSettings {
     public var phase1: Phase1Settings
     /// Where what a restart must know is kept; nil: in memory alone.
     public var state: StateSettings?
+    /// What `psk: derived` derives from; nil where the file names none.
+    public var provisioningKey: Secret?
     public var inventory: Inventory
 
     public static let defaultPath = "/etc/satipsec/gcks.yaml"
@@ -41,12 +45,14 @@ public struct ServerSettings {
     }
 
     /// The same from text; `file` is the name in messages, and its folder is where relative paths start.
-    static func parse(_ text: String, file: String) throws(SettingsError) -> ServerSettings {
+    static func parse(
+        _ text: String, file: String, storedKey: StoredKeys? = nil
+    ) throws(SettingsError) -> ServerSettings {
         let problems = Problems(file: file)
         guard let top = ConfigurationFile.top(text, keys: ServerReader.keys, problems: problems) else {
             throw problems.error
         }
-        let reader = ServerReader(top: top, folder: Files.folder(of: file))
+        let reader = ServerReader(top: top, folder: Files.folder(of: file), storedKey: storedKey)
         guard let settings = reader.settings(), problems.isEmpty else { throw problems.error }
         return settings
     }

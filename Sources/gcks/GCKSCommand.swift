@@ -18,5 +18,6 @@ internal import ArgumentParser
         subcommands: [
             InitCommand.self, CheckCommand.self, ServeCommand.self, StatusCommand.self, GroupsCommand.self,
             ClientsCommand.self, SasCommand.self, RekeyCommand.self, RevokeCommand.self,
+            ApplyCommand.self, ExportCommand.self, HistoryCommand.self, RollbackCommand.self, DiffCommand.self,
         ])
 }
