@@ -26,9 +26,8 @@ extension ServerView {
         let disconnected = value["disconnected"].elements.map(\.text)
         if !disconnected.isEmpty { text += line("disconnected: \(names(disconnected))") }
         if !changes.isEmpty {
-            text += line(
-                "on the link: \(size(value["multicastOctets"])) by multicast, \(size(value["unicastOctets"])) by unicast"
-            )
+            let (multicast, unicast) = (size(value["multicastOctets"]), size(value["unicastOctets"]))
+            text += line("on the link: \(multicast) by multicast, \(unicast) by unicast")
         }
         let needsRestart = value["needsRestart"].elements.map(\.text)
         if !needsRestart.isEmpty {

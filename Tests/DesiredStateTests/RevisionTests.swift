@@ -46,7 +46,8 @@ private final class Site {
     static let inventory = """
         clients:
           - {name: hub, address: 10.0.0.2, psk: derived}
-          - {name: site2, address: 10.0.0.3, psk-file: site2.psk, suites: [aes128-sha256-x25519, 3des-md5-modp1024], legacy: true}
+          - {name: site2, address: 10.0.0.3, psk-file: site2.psk, legacy: true,
+             suites: [aes128-sha256-x25519, 3des-md5-modp1024]}
         ranges:
           - {name: ships, addresses: 10.0.1.0/24, psk-file: ships.psk, members: [ship1, "null"]}
         groups:
@@ -65,7 +66,8 @@ private final class Site {
               - {client: "null", role: sender}
             lifetime: {data: 90s, kek: 1.5h, volume: 3MiB}
             rollover: {activate-after: 1500ms, keep-old: 0s, commit-at: 99.95%}
-            push: {copies: 3, proactive: 1.25, adapt: false, feedback: census 64, confirm-within: 5min, spread: 150ms, control-rate: 96kbit/s, unicast-below: 2}
+            push: {copies: 3, proactive: 1.25, adapt: false, feedback: census 64, confirm-within: 5min,
+                   spread: 150ms, control-rate: 96kbit/s, unicast-below: 2}
             revocation: lkh
             backward-secrecy: true
         """

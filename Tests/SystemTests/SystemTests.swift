@@ -4,9 +4,9 @@ import Testing
 
 /// The daemons as an operator runs them: a key server and two clients on one segment, in network namespaces, through
 /// faults, restarts and commands. `system.py` prints one line per check, and so does `ipv6.py`, where the same is done
-/// over IPv6 with groups of both families.
+/// over IPv6 with groups of both families; `apply.py` changes clients and groups while a stream flows.
 @Suite(.serialized) struct SystemTests {
-    @Test(arguments: [("system.py", 52), ("ipv6.py", 17)])
+    @Test(arguments: [("system.py", 52), ("ipv6.py", 17), ("apply.py", 30)])
     func daemonsBearWhatOperatorsAndNetworksDoToThem(script: String, checks: Int) throws {
         let folder = URL(filePath: #filePath).deletingLastPathComponent()
         let process = Process()

@@ -158,7 +158,10 @@ import Testing
             ServerView.applied(try value(#"{"revision": 3, "isDryRun": true, "changes": []}"#))
                 == "nothing differs from revision 3\n")
         let dry = try value(
-            #"{"revision": 3, "isDryRun": true, "changes": [{"kind":"client","action":"added","name":"a","details":[]}]}"#
+            """
+            {"revision": 3, "isDryRun": true, "changes": [
+              {"kind": "client", "action": "added", "name": "a", "details": []}]}
+            """
         )
         #expect(
             ServerView.applied(dry).hasPrefix(
