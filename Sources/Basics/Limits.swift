@@ -46,6 +46,8 @@ public struct Limits: Sendable, Hashable {
     /// Requests, and octets of one, that the control socket takes.
     public var controlConnections = 64
     public var controlRequestOctets = 65_536
+    /// An inventory on its way to the key server: one of 100,000 clients has some 10 MiB.
+    public var inventoryOctets = 32 << 20
 
     public init() {}
 }

@@ -34,6 +34,9 @@ public struct DaemonOptions<Settings: ProgramSettings>: ParsableArguments {
         case .refused(let reason):
             Terminal.complain("\(Settings.program): \(reason)")
             throw ExitCode(ExitStatus.error)
+        case .mistaken(let lines):
+            for line in lines { Terminal.complain(line) }
+            throw ExitCode(ExitStatus.usage)
         case .answer(let octets, let value):
             if json { Terminal.write(json: octets) } else { Terminal.write(text(value)) }
             let status = status(value)

@@ -12,6 +12,8 @@ internal import Glibc
 
     private let loop: EventLoop
     private let limits: Limits
+    /// Octets that a request with this path may have, where it is more than the others.
+    private let largeBodies: [String: Int]
     private let handler: (ControlRequest, ControlReply) -> Void
     private var lock: Int32
     private var http: OpaquePointer?
@@ -30,23 +32,27 @@ internal import Glibc
 
     /// Listens on `path`. A socket that a dead daemon left there is replaced.
     ///
-    /// - Parameter handler: called on the loop, once per request; it answers at once, or keeps the reply for later.
+    /// - Parameters:
+    ///   - largeBodies: octets that requests with these paths may have, where it is more than `limits` says.
+    ///   - handler: called on the loop, once per request; it answers at once, or keeps the reply for later.
     /// - Throws: `.inUse` when a daemon that lives has the path, and whatever else is wrong with it.
     public convenience init(
-        loop: EventLoop, path: String, limits: Limits = Limits(),
+        loop: EventLoop, path: String, limits: Limits = Limits(), largeBodies: [String: Int] = [:],
         handler: @escaping (ControlRequest, ControlReply) -> Void
     ) throws(ControlError) {
-        try self.init(loop: loop, path: path, limits: limits, requestSeconds: 10, handler: handler)
+        try self.init(
+            loop: loop, path: path, limits: limits, largeBodies: largeBodies, requestSeconds: 10, handler: handler)
     }
 
     init(
-        loop: EventLoop, path: String, limits: Limits, requestSeconds: Int32,
+        loop: EventLoop, path: String, limits: Limits, largeBodies: [String: Int] = [:], requestSeconds: Int32,
         handler: @escaping (ControlRequest, ControlReply) -> Void
     ) throws(ControlError) {
         self.requestSeconds = requestSeconds
         self.loop = loop
         self.path = path
         self.limits = limits
+        self.largeBodies = largeBodies
         self.handler = handler
         let descriptors = try UnixSocket.listen(path: path, backlog: Int32(clamping: limits.controlConnections))
         lock = descriptors.lock
@@ -83,7 +89,8 @@ internal import Glibc
         let context = unsafe Unmanaged.passUnretained(self).toOpaque()
         unsafe evhttp_set_timeout(http, requestSeconds)
         unsafe evhttp_set_max_headers_size(http, Self.headerOctets)
-        unsafe evhttp_set_max_body_size(http, limits.controlRequestOctets)
+        unsafe evhttp_set_max_body_size(
+            http, max(limits.controlRequestOctets, largeBodies.values.max() ?? 0))
         unsafe evhttp_set_allowed_methods(http, UInt16(EVHTTP_REQ_GET.rawValue | EVHTTP_REQ_POST.rawValue))
         unsafe evhttp_set_gencb(http, requestArrived, context)
         unsafe evhttp_set_bevcb(http, connectionAccepted, context)
@@ -120,6 +127,10 @@ internal import Glibc
         }
         if let buffer = unsafe evhttp_connection_get_bufferevent(connection) {
             parsed.peer = unsafe UnixSocket.peer(of: bufferevent_getfd(buffer))
+        }
+        guard parsed.body.count <= largeBodies[parsed.path] ?? limits.controlRequestOctets else {
+            reply.send(status: 413, error: "the request is too long")
+            return
         }
         handler(parsed, reply)
         if exchange.isOpen { unsafe watch(connection, of: exchange) }

@@ -17,6 +17,8 @@ public struct DaemonQuery: Sendable {
         /// What the daemon sent, and the same read.
         case answer(json: [UInt8], value: JSONValue)
         case refused(reason: String)
+        /// What was sent along is wrong: the mistakes, one line each.
+        case mistaken(lines: [String])
     }
 
     public func get(_ target: String) -> Outcome { ask("GET", target, body: nil) }
@@ -35,6 +37,9 @@ public struct DaemonQuery: Sendable {
             return .refused(reason: "\(error)")
         }
         let value = try? JSONText.decode(JSONValue.self, from: answer.body)
+        if answer.status == 422, let value {
+            return .mistaken(lines: value["problems"].elements.map { TextTable.printable($0["description"].text) })
+        }
         guard (200...299).contains(answer.status) else {
             let reason = value?["error"].string ?? "the daemon answered with HTTP status \(answer.status)"
             return .refused(reason: TextTable.printable(reason))

@@ -130,7 +130,8 @@ struct MessageCipher {
 
     /// The payloads of a message whose header is read already. What is behind them is padding: zeros (RFC 2409 appendix
     /// B). Else anybody could put on a block that no hash covers, and the next message of the exchange, or after
-    /// message 6 all exchanges, would be chained to it. `isMinimal` asks for less than a block; some pad with a whole one.
+    /// message 6 all exchanges, would be chained to it. `isMinimal` asks for less than a block; some pad with a whole
+    /// one.
     func open(
         _ octets: [UInt8], first: PayloadType, vector: [UInt8], limit: Int, isMinimal: Bool
     ) throws(Refusal) -> [RawPayload] {

@@ -127,6 +127,11 @@ struct InventoryDifference {
 }
 
 extension Inventory {
+    /// What differs in another one; nothing when it wants the same.
+    public func changes(to next: Inventory) -> [ApplyReport.Change] {
+        KeyServer.changes(of: InventoryDifference(from: self, to: next))
+    }
+
     /// Of every client, declared or in a range, by name.
     var terms: [String: ClientTerms] {
         var terms: [String: ClientTerms] = [:]

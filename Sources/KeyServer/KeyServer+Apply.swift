@@ -367,7 +367,7 @@ extension KeyServer {
 
     // MARK: The report
 
-    private static func changes(of difference: InventoryDifference) -> [ApplyReport.Change] {
+    static func changes(of difference: InventoryDifference) -> [ApplyReport.Change] {
         typealias Change = ApplyReport.Change
         var changes = difference.removedClients.map { Change(.client, .removed, $0) }
         changes += difference.addedClients.map { Change(.client, .added, $0) }

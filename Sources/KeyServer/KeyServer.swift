@@ -55,7 +55,7 @@ public final class KeyServer {
 
     let configuration: Configuration
     /// What the operator wants now; `configuration` has what it was at the start.
-    var inventory: Inventory
+    public internal(set) var inventory: Inventory
     /// Read at the start and for clients and groups that come later; written by the driver alone.
     let records: any RecordStore
     let random: any RandomSource

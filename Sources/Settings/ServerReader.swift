@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import Basics
-internal import Cryptography
+public import Cryptography
 internal import IKEv1
 internal import KeyServer
 
@@ -13,10 +13,12 @@ struct ServerReader {
         "vpns",
     ]
     private static let clientKeys = ["name", "address", "psk", "psk-file", "suites", "legacy"]
-    private static let rangeKeys = ["name", "addresses", "psk-file", "suites", "legacy", "members"]
+    private static let rangeKeys = ["name", "addresses", "psk", "psk-file", "suites", "legacy", "members"]
 
     let top: MappingReader
     let folder: String
+    /// Looks up keys that the key server has already; nil where there is no key server.
+    var storedKey: StoredKeys?
 
     private var problems: Problems { top.problems }
     private var secrets: SecretFiles { SecretFiles(folder: folder, problems: problems) }
@@ -37,17 +39,32 @@ struct ServerReader {
         let state = stateSettings()
         let audit = auditFile()
         let phase1 = Phase1Settings(top.mapping("phase1", keys: Phase1Settings.keys))
-        let clients = Clients(reader: self, phase1: phase1, server: address)
-        var groups = GroupReader(top: top, clients: clients.names, isV4: address.map(\.isV4), port: port)
-        let entries = groups.groups()
-        var vpns = VPNReader(top: top, clients: clients.names, groups: groups, entries: entries)
-        let vpnEntries = vpns.vpns()
+        let provisioning = provisioningKey()
+        let inventory = inventory(phase1: phase1, server: address, port: port, provisioning: provisioning)
         guard let identity, let address, let interface, let socket, let keyFile, let key else { return nil }
         return ServerSettings(
-            identity: identity, listenAddress: address, port: port, natPort: natPort, satelliteInterface: interface,
+            file: problems.file, identity: identity, listenAddress: address, port: port, natPort: natPort,
+            satelliteInterface: interface,
             controlSocket: socket, signingKeyFile: Files.resolve(keyFile, from: folder), signingKey: key,
-            phase1: phase1, state: state, auditFile: audit,
-            inventory: Inventory(clients: clients.entries, ranges: clients.ranges, groups: entries, vpns: vpnEntries))
+            phase1: phase1, state: state, auditFile: audit, provisioningKey: provisioning ?? nil, inventory: inventory)
+    }
+
+    /// Clients, ranges, groups and VPNs.
+    func inventory(phase1: Phase1Settings, server: IPAddress?, port: UInt16?, provisioning: Secret??) -> Inventory {
+        let clients = Clients(reader: self, phase1: phase1, server: server, provisioning: provisioning)
+        var groups = GroupReader(top: top, clients: clients.names, isV4: server.map(\.isV4), port: port)
+        let entries = groups.groups()
+        var vpns = VPNReader(top: top, clients: clients.names, groups: groups, entries: entries)
+        return Inventory(clients: clients.entries, ranges: clients.ranges, groups: entries, vpns: vpns.vpns())
+    }
+
+    /// What `psk: derived` derives from: outer nil when the file names none, inner nil when it is no good.
+    private func provisioningKey() -> Secret?? {
+        guard top.has("provisioning-key-file") else { return .none }
+        guard let path = top.required("provisioning-key-file", .text) else { return .some(nil) }
+        return .some(
+            secrets.preSharedKey(
+                path, at: top.place(of: "provisioning-key-file"), isLegacyAllowed: false, legacyKey: nil))
     }
 
     /// nil when the file names no state; one key alone is a mistake.
@@ -82,28 +99,20 @@ struct ServerReader {
         private let secrets: SecretFiles
         private let phase1: Phase1Settings
         private let server: IPAddress?
+        private let storedKey: StoredKeys?
 
-        init(reader: ServerReader, phase1: Phase1Settings, server: IPAddress?) {
+        init(reader: ServerReader, phase1: Phase1Settings, server: IPAddress?, provisioning: Secret??) {
             problems = reader.problems
             secrets = reader.secrets
+            storedKey = reader.storedKey
             self.phase1 = phase1
             self.server = server
-            let provisioning = Self.provisioningKey(reader)
             for client in reader.top.mappings("clients", keys: ServerReader.clientKeys, label: "name") {
                 read(client: client, provisioning: provisioning)
             }
             for range in reader.top.mappings("ranges", keys: ServerReader.rangeKeys, label: "name") {
                 read(range: range)
             }
-        }
-
-        /// What `psk: derived` derives from: outer nil when the file names none, inner nil when it is no good.
-        private static func provisioningKey(_ reader: ServerReader) -> Secret?? {
-            guard reader.top.has("provisioning-key-file") else { return .none }
-            guard let path = reader.top.required("provisioning-key-file", .text) else { return .some(nil) }
-            return .some(
-                reader.secrets.preSharedKey(
-                    path, at: reader.top.place(of: "provisioning-key-file"), isLegacyAllowed: false, legacyKey: nil))
         }
 
         private mutating func claim(name: String, at place: Place) {
@@ -161,7 +170,10 @@ struct ServerReader {
                 return secrets.preSharedKey(
                     path, at: client.place(of: "psk-file"), isLegacyAllowed: isLegacy, legacyKey: "legacy")
             case (true, false):
-                guard client.required("psk", .derived) != nil else { return nil }
+                guard let word = client.required("psk", .keyWord(isDerivable: true)) else { return nil }
+                if case .revision(let number) = word {
+                    return name.flatMap { stored(.client($0), number, at: client.place(of: "psk")) }
+                }
                 guard let provisioning else {
                     client.problems.add(
                         client.place(of: "psk"), "has nothing to derive from",
@@ -171,6 +183,39 @@ struct ServerReader {
                 guard let provisioning, let name else { return nil }
                 return ProvisioningKey.preSharedKey(from: provisioning, client: name)
             }
+        }
+
+        /// A key that the key server has already.
+        private func stored(_ holder: KeyHolder, _ revision: UInt64, at place: Place) -> Secret? {
+            guard let storedKey else {
+                problems.add(
+                    place, "names a key that a running key server has",
+                    instead: "give this file to gcks apply, or write psk-file: FILE")
+                return nil
+            }
+            guard let key = storedKey(revision, holder) else {
+                problems.add(
+                    place, "revision \(revision) is not there, or has no key of this name",
+                    instead: "gcks history lists the revisions; or write psk-file: FILE")
+                return nil
+            }
+            return key
+        }
+
+        private func preSharedKey(of range: MappingReader, name: String?, isLegacy: Bool) -> Secret? {
+            guard range.has("psk") else {
+                return range.required("psk-file", .text).flatMap {
+                    secrets.preSharedKey(
+                        $0, at: range.place(of: "psk-file"), isLegacyAllowed: isLegacy, legacyKey: "legacy")
+                }
+            }
+            if range.has("psk-file") {
+                problems.add(range.place(of: "psk"), "stands beside psk-file", instead: "keep one of the two")
+            }
+            guard case .revision(let number)? = range.required("psk", .keyWord(isDerivable: false)), let name else {
+                return nil
+            }
+            return stored(.range(name), number, at: range.place(of: "psk"))
         }
 
         private mutating func read(range: MappingReader) {
@@ -184,10 +229,7 @@ struct ServerReader {
             if let prefix { check(prefix, at: range.place(of: "addresses")) }
             let isLegacy = range.optional("legacy", .truth, default: false)
             let suites = Phase1Settings.suites(range, isLegacyAllowed: isLegacy) ?? phase1.suites
-            let key = range.required("psk-file", .text).flatMap {
-                secrets.preSharedKey(
-                    $0, at: range.place(of: "psk-file"), isLegacyAllowed: isLegacy, legacyKey: "legacy")
-            }
+            let key = preSharedKey(of: range, name: name, isLegacy: isLegacy)
             if !range.has("members") { range.reportMissing("members") }
             let members = range.values("members", .name)
             for (member, place) in members { claim(name: member, at: place) }
@@ -216,13 +258,35 @@ struct ServerReader {
     }
 }
 
-extension Scalar where Value == Void {
-    /// The word `derived`. A key itself has no place here, so its text is not repeated in the message.
-    fileprivate static var derived: Scalar {
+/// Whose pre-shared key.
+public enum KeyHolder: Hashable, Sendable {
+    case client(String)
+    case range(String)
+}
+
+/// The key that a client or range had in a revision of the inventory; nil where there is none.
+public typealias StoredKeys = (_ revision: UInt64, _ holder: KeyHolder) -> Secret?
+
+/// What may stand under `psk`.
+private enum KeyWord {
+    case derived
+    case revision(UInt64)
+}
+
+extension Scalar where Value == KeyWord {
+    /// `derived`, or `revision-7`. A key itself has no place here, so its text is not repeated in the message.
+    fileprivate static func keyWord(isDerivable: Bool) -> Scalar {
         Scalar { text throws(Wrong) in
-            guard text == "derived" else {
-                throw Wrong("a key does not stand in this file", instead: "write psk-file: FILE, or psk: derived")
+            if text == "derived", isDerivable { return .derived }
+            let prefix = "revision-"
+            if text.hasPrefix(prefix),
+                let number = try? Scalar<UInt64>.integer(1...UInt64.max).parse(String(text.dropFirst(prefix.count)))
+            {
+                return .revision(number)
             }
+            throw Wrong(
+                "a key does not stand in this file",
+                instead: isDerivable ? "write psk-file: FILE, or psk: derived" : "write psk-file: FILE")
         }
     }
 }

@@ -6,6 +6,8 @@ public import KeyServer
 
 /// What gcks.yaml says, checked: the key server's own settings and its inventory.
 public struct ServerSettings {
+    /// Where all this stands, as the caller named it.
+    public var file: String
     /// How the GCKS names itself in phase 1 (ID_FQDN).
     public var identity: String
     /// The GCKS's own address: where it listens and the source of every PUSH.
@@ -25,6 +27,8 @@ public struct ServerSettings {
     public var state: StateSettings?
     /// Where it is written down who did what with keys, as the daemon finds it; nil: nowhere. Only with `state`.
     public var auditFile: String?
+    /// What `psk: derived` derives from; nil where the file names none.
+    public var provisioningKey: Secret?
     public var inventory: Inventory
     /// Of the file's octets, as hexadecimal digits: which configuration it was. Secrets are in files of their own.
     public var digest = ""
@@ -45,12 +49,14 @@ public struct ServerSettings {
     }
 
     /// The same from text; `file` is the name in messages, and its folder is where relative paths start.
-    static func parse(_ text: String, file: String) throws(SettingsError) -> ServerSettings {
+    static func parse(
+        _ text: String, file: String, storedKey: StoredKeys? = nil
+    ) throws(SettingsError) -> ServerSettings {
         let problems = Problems(file: file)
         guard let top = ConfigurationFile.top(text, keys: ServerReader.keys, problems: problems) else {
             throw problems.error
         }
-        let reader = ServerReader(top: top, folder: Files.folder(of: file))
+        let reader = ServerReader(top: top, folder: Files.folder(of: file), storedKey: storedKey)
         guard var settings = reader.settings(), problems.isEmpty else { throw problems.error }
         settings.digest = hexadecimal(HashAlgorithm.sha256.digest(Array(text.utf8)))
         return settings

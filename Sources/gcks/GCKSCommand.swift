@@ -19,5 +19,6 @@ internal import ArgumentParser
             InitCommand.self, CheckCommand.self, ServeCommand.self, StatusCommand.self, GroupsCommand.self,
             ClientsCommand.self, VPNsCommand.self, SasCommand.self, RekeyCommand.self, RevokeCommand.self,
             AuditCommand.self,
+            ApplyCommand.self, ExportCommand.self, HistoryCommand.self, RollbackCommand.self, DiffCommand.self,
         ])
 }

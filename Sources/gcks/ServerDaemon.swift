@@ -4,6 +4,7 @@ internal import Audit
 internal import Basics
 internal import Control
 internal import Cryptography
+internal import DesiredState
 internal import EventLoop
 internal import Foundation
 internal import IKEv1
@@ -15,16 +16,20 @@ internal import Store
 
 /// The GCKS on an event loop: sockets, timer, control interface. It decides nothing: the engine does.
 final class ServerDaemon {
-    private let settings: ServerSettings
-    private let loop: EventLoop
-    private let logger: Logger
+    /// Those of the start, but for what the inventory is read with.
+    var settings: ServerSettings
+    let loop: EventLoop
+    let logger: Logger
     private let keyLog: KeyLog?
     private let store: any RecordStore
-    private let server: KeyServer
     /// nil: nothing is written down.
     private let trail: AuditTrail?
     /// Events of ours, for the audit's next lines.
     private var events: [AuditEvent] = []
+    let server: KeyServer
+    let history: RevisionHistory
+    /// To be stored with the next round of outputs.
+    var unrecorded: [RecordChange] = []
     private var timer: LoopTimer?
     /// When the audit file is tried again.
     private var auditTimer: LoopTimer?
@@ -37,13 +42,21 @@ final class ServerDaemon {
     /// Why nothing more is sent.
     private var failure: StateFailure?
 
-    private struct Waiter {
+    /// A command that began transactions.
+    struct Waiter {
         let reply: ControlReply
         /// Transactions still to end, by group name.
         var open: [String: UInt64]
         var reports: [VerdictReport] = []
-        /// The revoked client; nil for a rekey.
-        let client: String?
+        /// The revoked client; nil for others.
+        var client: String?
+        /// What was applied; nil for others.
+        var applied: Applied?
+
+        func answer(verdict: String) {
+            let outcome = Outcome(self, verdict: verdict)
+            if let applied { reply.send(AppliedOutcome(applied, outcome)) } else { reply.send(outcome) }
+        }
     }
 
     init(_ settings: ServerSettings, keyLog: KeyLog?, logger: Logger) throws {
@@ -52,10 +65,13 @@ final class ServerDaemon {
         self.logger = logger
         loop = try EventLoop()
         store = try Self.openStore(settings.state)
+        history = try RevisionHistory(store)
+        let start = Self.desired(settings, history, logger)
+        unrecorded = start.changes
         var configuration = KeyServer.Configuration(
             identity: settings.identity, address: SocketAddress(settings.listenAddress, settings.port),
-            signingKey: settings.signingKey, inventory: settings.inventory,
-            numberFloor: UInt64(max(Date().timeIntervalSince1970, 0) * 1_000_000))
+            signingKey: settings.signingKey, inventory: start.inventory,
+            numberFloor: Self.microseconds)
         configuration.natTraversalPort = settings.natPort
         configuration.phase1Lifetime = settings.phase1Lifetime
         configuration.deadPeerInterval = settings.deadPeerInterval
@@ -67,6 +83,9 @@ final class ServerDaemon {
         }
         server = try KeyServer(configuration, records: store, random: SystemRandom(), now: loop.now)
     }
+
+    /// Since 1970.
+    static var microseconds: UInt64 { UInt64(max(Date().timeIntervalSince1970, 0) * 1_000_000) }
 
     private static func openStore(_ state: StateSettings?) throws -> any RecordStore {
         guard let state else { return MemoryStore() }
@@ -80,9 +99,10 @@ final class ServerDaemon {
     /// Serves until SIGINT or SIGTERM.
     func run() throws {
         // First: it knows whether another daemon is running.
-        control = try ControlServer(loop: loop, path: settings.controlSocket, limits: Limits()) {
-            [unowned self] request, reply in handle(request, reply)
-        }
+        control = try ControlServer(
+            loop: loop, path: settings.controlSocket, limits: Limits(),
+            largeBodies: ["/v1/apply": Limits().inventoryOctets]
+        ) { [unowned self] request, reply in handle(request, reply) }
         let family = AddressFamily(settings.listenAddress)
         for port in Set([settings.port, settings.natPort]).sorted() {
             let socket = try UDPSocket(loop: loop, port: port, family: family) { [unowned self] in receive($0) }
@@ -109,12 +129,13 @@ final class ServerDaemon {
                     "identity": settings.identity, "address": "\(settings.listenAddress)", "port": "\(settings.port)",
                     "pid": "\(getpid())", "uid": "\(getuid())", "configuration": settings.digest,
                 ]))
+        loop.onSignal(SIGHUP) { [unowned self] in reload() }
         logger.info(
             "gcks.started",
             metadata: [
                 "address": "\(settings.listenAddress)", "port": "\(settings.port)",
-                "clients": "\(settings.inventory.clients.count)", "groups": "\(settings.inventory.groups.count)",
-                "interface": "\(settings.satelliteInterface)",
+                "clients": "\(server.inventory.clients.count)", "groups": "\(server.inventory.groups.count)",
+                "interface": "\(settings.satelliteInterface)", "revision": "\(history.newest)",
             ])
         if settings.state == nil {
             logger.warning(
@@ -135,12 +156,13 @@ final class ServerDaemon {
 
     /// Does what the engine wants. Lines of the audit and records are on the disk before the sends that depend on
     /// them: all of this round go first, the records in one transaction.
-    private func pump() {
+    func pump() {
         // What becomes of the audit makes the engine want more.
         for _ in 0..<3 {
             guard failure == nil else { return }
             var outputs: [ServerOutput] = []
-            var changes: [RecordChange] = []
+            var changes = unrecorded
+            unrecorded = []
             var wake: Instant?
             collecting: while true {
                 switch server.poll() {
@@ -205,6 +227,7 @@ final class ServerDaemon {
     // MARK: The operator
 
     private func handle(_ request: ControlRequest, _ reply: ControlReply) {
+        if handleDesired(request, reply) { return }
         var snapshot = server.snapshot(now: loop.now)
         snapshot.audit = trail.map {
             ServerSnapshot.Audit(
@@ -242,7 +265,7 @@ final class ServerDaemon {
         audit("operator.rekey", of: request, ["group": order.group, "kek": "\(order.kek ?? false)"])
         do {
             let transaction = try server.rekey(group: order.group, includingKEK: order.kek ?? false, now: loop.now)
-            answer(reply, transactions: [order.group: transaction], client: nil, waits: order.wait ?? false)
+            answer(Waiter(reply: reply, open: [order.group: transaction]), waits: order.wait ?? false)
         } catch {
             refuse(reply, "\(error)")
         }
@@ -256,7 +279,7 @@ final class ServerDaemon {
         audit("operator.revoke", of: request, ["client": order.client])
         do {
             let transactions = try server.revoke(client: order.client, now: loop.now)
-            answer(reply, transactions: transactions, client: order.client, waits: order.wait ?? false)
+            answer(Waiter(reply: reply, open: transactions, client: order.client), waits: order.wait ?? false)
         } catch {
             refuse(reply, "\(error)")
         }
@@ -301,17 +324,16 @@ final class ServerDaemon {
         }
     }
 
-    private func answer(_ reply: ControlReply, transactions: [String: UInt64], client: String?, waits: Bool) {
-        let waiter = Waiter(reply: reply, open: transactions, client: client)
-        if waits, !transactions.isEmpty {
+    func answer(_ waiter: Waiter, waits: Bool) {
+        if waits, !waiter.open.isEmpty {
             waiting.append(waiter)
         } else {
-            reply.send(Outcome(waiter, verdict: transactions.isEmpty ? "confirmed" : "started"))
+            waiter.answer(verdict: waiter.open.isEmpty ? "confirmed" : "started")
         }
     }
 
     /// What `rekey` and `revoke` answer.
-    private struct Outcome: Encodable {
+    struct Outcome: Encodable {
         var client: String?
         /// By group and VPN.
         var transactions: [String: UInt64]
@@ -337,7 +359,7 @@ final class ServerDaemon {
         }
         for waiter in waiting where waiter.open.isEmpty {
             let isConfirmed = waiter.reports.allSatisfy { $0.verdict == "confirmed" }
-            waiter.reply.send(Outcome(waiter, verdict: isConfirmed ? "confirmed" : "unconfirmed"))
+            waiter.answer(verdict: isConfirmed ? "confirmed" : "unconfirmed")
         }
         waiting.removeAll { $0.open.isEmpty }
     }

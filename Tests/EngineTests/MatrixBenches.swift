@@ -503,7 +503,7 @@ final class ServerBench: MatrixBench {
         while true {
             switch server.poll() {
             case .transmit(let datagram): reaction.transmitted.append(datagram)
-            case .log: break
+            case .log, .audit: break
             case .persist(let changes):
                 store.apply(changes)
                 reaction.deeds.append("a record")

@@ -9,20 +9,16 @@ One line per check, `ok: ` or `FAILED: `; exit status 0 if all are ok. It runs i
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 sys.dont_write_bytecode = True
 
-from segment import HOSTS
+from segment import HOSTS, run
 from system import HERE, SystemTest
 
-import lab as laboratory
-from lab import Failure, Lab
 
 
 class AuditTest(SystemTest):
@@ -161,31 +157,5 @@ class AuditTest(SystemTest):
         self.spoilt()
 
 
-def inside(programs: Path) -> int:
-    Lab.prepare()
-    folder = Path("/run/satipsec-audit")
-    folder.mkdir()
-    os.umask(0o077)
-    test = AuditTest(folder, programs)
-    try:
-        test.play()
-    except (Failure, subprocess.SubprocessError, OSError, LookupError, ValueError) as error:
-        test.check("the test runs to its end", False, repr(error))
-    finally:
-        test.lab.close()
-    return 1 if test.failed else 0
-
-
-def main() -> int:
-    programs = Path(sys.argv[1]).resolve()
-    if os.environ.get(laboratory.INSIDE):
-        return inside(programs)
-    problems = laboratory.obstacles()
-    if problems:
-        print("FAILED: this system cannot run the test:", *problems, sep="\n  ")
-        return 1
-    return laboratory.enter([str(Path(__file__).resolve()), str(programs)])
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(AuditTest))

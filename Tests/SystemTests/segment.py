@@ -143,8 +143,8 @@ def run(test: type) -> int:
     playing = test(folder, programs)
     try:
         playing.play()
-    except (Failure, subprocess.SubprocessError, OSError) as error:
-        playing.check("the test runs to its end", False, error)
+    except (Failure, subprocess.SubprocessError, OSError, LookupError, ValueError) as error:
+        playing.check("the test runs to its end", False, repr(error))
     finally:
         playing.lab.close()
     return 1 if playing.failed else 0

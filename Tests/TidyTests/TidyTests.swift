@@ -160,13 +160,14 @@ extension TidyTests {
         "EventLoop": ["CLibevent", "CLinux", "Basics", "Glibc"],
         "DataPlane": ["EventLoop", "ESP", "CLinux", "Cryptography", "Basics", "Glibc"],
         "Settings": ["KeyServer", "ReliablePush", "IKEv1", "Cryptography", "Basics", "Yams", "Glibc"],
+        "DesiredState": ["Settings", "KeyServer", "Store", "Cryptography", "Basics"],
         "Control": [
             "EventLoop", "CLibevent", "Cryptography", "Basics", "Logging", "FoundationEssentials", "Glibc",
         ],
         "Commands": ["Control", "Settings", "ArgumentParser", "Logging"],
         "gcks": [
-            "KeyServer", "IKEv1", "Commands", "Control", "EventLoop", "Settings", "Store", "SQLiteStore", "Audit",
-            "AuditFile", "Cryptography", "Basics", "ArgumentParser", "Logging", "Foundation",
+            "KeyServer", "IKEv1", "Commands", "Control", "DesiredState", "EventLoop", "Settings", "Store",
+            "SQLiteStore", "Audit", "AuditFile", "Cryptography", "Basics", "ArgumentParser", "Logging", "Foundation",
         ],
         "satipsec": [
             "GroupMember", "DataPlane", "ESP", "IKEv1", "Commands", "Control", "EventLoop", "Settings", "Cryptography",

@@ -114,6 +114,76 @@ import Testing
     }
 }
 
+/// The desired state on a terminal.
+@Suite struct DesiredViewTests {
+    private func value(_ json: String) throws -> JSONValue {
+        try JSONText.decode(JSONValue.self, from: Array(json.utf8))
+    }
+
+    @Test func whatAnInventoryChangesAndTakes() throws {
+        let value = try value(
+            """
+            {"revision": 7, "isDryRun": false, "verdict": "started", "unconfirmed": [], "reports": [],
+             "transactions": {"news": 43}, "multicastOctets": 14336, "unicastOctets": 1400, "needsRestart": ["port"],
+             "changes": [
+               {"kind": "client", "action": "removed", "name": "site2", "details": []},
+               {"kind": "member", "action": "added", "name": "site3", "group": "news", "details": ["receiver"]},
+               {"kind": "group", "action": "changed", "name": "news", "details": ["flows", "suite"]}],
+             "rekeys": [
+               {"group": "news", "causes": ["flows", "eviction"], "members": 10000, "datagrams": 3,
+                "multicastOctets": 14336, "unicasts": 0},
+               {"group": "radio", "causes": ["senders"], "members": 2, "datagrams": 0, "multicastOctets": 0,
+                "unicasts": 2}],
+             "profiles": ["hub", "site3"], "disconnected": ["site2"]}
+            """)
+        #expect(
+            ServerView.applied(value) == """
+                revision 7
+                client site2: removed
+                member site3 of news: added (receiver)
+                group news: changed (flows, suite)
+                new keys for news (flows, eviction): 10000 members to confirm, 3 datagrams, 14.0KiB by multicast
+                new keys for radio (senders): 2 members to confirm, 2 by unicast
+                new profile: hub, site3
+                disconnected: site2
+                on the link: 14.0KiB by multicast, 1.3KiB by unicast
+                not changed, takes a restart: port
+
+                """)
+        #expect(ServerView.verdictStatus(value) == 0)
+    }
+
+    @Test func nothingAndDryRunsSaySo() throws {
+        #expect(
+            ServerView.applied(try value(#"{"revision": 3, "isDryRun": true, "changes": []}"#))
+                == "nothing differs from revision 3\n")
+        let dry = try value(
+            """
+            {"revision": 3, "isDryRun": true, "changes": [
+              {"kind": "client", "action": "added", "name": "a", "details": []}]}
+            """
+        )
+        #expect(
+            ServerView.applied(dry).hasPrefix(
+                "a dry run: nothing is changed, revision 3 is in force\nclient a: added\n"))
+        let same = try value(#"{"from": 1, "to": 2, "changes": []}"#)
+        #expect(ServerView.difference(same) == "nothing differs between revisions 1 and 2\n")
+    }
+
+    @Test func historyAndExport() throws {
+        let revision =
+            #"{"number": 2, "time": "2026-11-24T00:00:00Z", "source": "apply", "author": "uid 0", "comment": ""}"#
+        #expect(
+            ServerView.history(try value("[\(revision)]")) == """
+                REVISION  TIME                  SOURCE  BY     COMMENT
+                       2  2026-11-24T00:00:00Z  apply   uid 0  -
+
+                """)
+        let text = ServerView.exported(try value(#"{"revision": \#(revision), "text": "clients: []\n"}"#))
+        #expect(text == "# revision 2, 2026-11-24T00:00:00Z, apply\nclients: []\n")
+    }
+}
+
 /// The command lines themselves, as ArgumentParser reads them.
 @Suite struct CommandLineTests {
     @Test func rekeyReadsItsOptions() throws {
@@ -126,8 +196,23 @@ import Testing
         #expect(rekey.daemon.json)
     }
 
+    @Test func applyReadsItsOptions() throws {
+        let words = ["apply", "-f", "inventory.yaml", "--dry-run", "--wait", "-m", "one more site", "--json"]
+        let apply = try #require(try GCKSCommand.parseAsRoot(words) as? ApplyCommand)
+        #expect(apply.file == "inventory.yaml" && apply.options.dryRun && apply.options.wait)
+        #expect(apply.options.message == "one more site" && apply.daemon.json)
+        let rollback = try #require(try GCKSCommand.parseAsRoot(["rollback", "7", "--wait"]) as? RollbackCommand)
+        #expect(rollback.revision == 7 && rollback.options.wait && !rollback.options.dryRun)
+        let export = try #require(try GCKSCommand.parseAsRoot(["export"]) as? ExportCommand)
+        #expect(export.revision == nil)
+        let diff = try #require(try GCKSCommand.parseAsRoot(["diff", "3", "5"]) as? DiffCommand)
+        #expect(diff.from == 3 && diff.to == 5)
+        #expect(try GCKSCommand.parseAsRoot(["history"]) is HistoryCommand)
+    }
+
     @Test(
         arguments: [
+            ["apply"], ["apply", "-f"], ["rollback"], ["rollback", "-1"], ["export", "x"],
             ["rekey"], ["rekey", "news", "--timeout", "0"], ["status", "--socket", "a", "--config", "b"], ["banana"],
             ["init", "dir", "--client", "site1"], ["init", "dir", "--address", "239.0.0.1"],
             ["serve", "--log-level", "loud"], ["check", "--config"],
