@@ -19,5 +19,6 @@ internal import ArgumentParser
             InitCommand.self, CheckCommand.self, ServeCommand.self, StatusCommand.self, GroupsCommand.self,
             ClientsCommand.self, VPNsCommand.self, SasCommand.self, RekeyCommand.self, RevokeCommand.self,
             AuditCommand.self,
+            BackupCommand.self, RestoreCommand.self, RecoverCommand.self,
         ])
 }

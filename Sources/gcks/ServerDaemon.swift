@@ -23,6 +23,8 @@ final class ServerDaemon {
     private let server: KeyServer
     /// nil: nothing is written down.
     private let trail: AuditTrail?
+    /// Records of ours, for the next round.
+    private var changes: [RecordChange] = []
     /// Events of ours, for the audit's next lines.
     private var events: [AuditEvent] = []
     private var timer: LoopTimer?
@@ -55,7 +57,7 @@ final class ServerDaemon {
         var configuration = KeyServer.Configuration(
             identity: settings.identity, address: SocketAddress(settings.listenAddress, settings.port),
             signingKey: settings.signingKey, inventory: settings.inventory,
-            numberFloor: UInt64(max(Date().timeIntervalSince1970, 0) * 1_000_000))
+            numberFloor: Self.microsecondsNow)
         configuration.natTraversalPort = settings.natPort
         configuration.phase1Lifetime = settings.phase1Lifetime
         configuration.deadPeerInterval = settings.deadPeerInterval
@@ -102,6 +104,7 @@ final class ServerDaemon {
                 loop.stop()
             }
         }
+        try noteRestore()
         events.append(
             AuditEvent(
                 "gcks.started",
@@ -126,6 +129,15 @@ final class ServerDaemon {
         if let failure { throw failure }
     }
 
+    /// The first start after `gcks restore` says so.
+    private func noteRestore() throws {
+        guard let note = try store.value(of: RestoredState.note) else { return }
+        let time = String(decoding: note.revealed(), as: UTF8.self)  // a time, no key
+        logger.warning("state.restored", metadata: ["at": "\(time)"])
+        events.append(AuditEvent("state.restored", ["at": time]))
+        changes.append(.remove(RestoredState.note))
+    }
+
     // MARK: The engine
 
     private func receive(_ datagrams: [Datagram]) {
@@ -140,7 +152,8 @@ final class ServerDaemon {
         for _ in 0..<3 {
             guard failure == nil else { return }
             var outputs: [ServerOutput] = []
-            var changes: [RecordChange] = []
+            var changes = self.changes
+            self.changes = []
             var wake: Instant?
             collecting: while true {
                 switch server.poll() {
@@ -218,6 +231,8 @@ final class ServerDaemon {
         case ("GET", "/v1/sas"): reply.send(snapshot.sas)
         case ("POST", "/v1/rekey"): rekey(request, reply)
         case ("POST", "/v1/revoke"): revoke(request, reply)
+        case ("POST", "/v1/recover"): recover(request, reply)
+        case ("POST", "/v1/backup"): backup(request, reply)
         case ("GET", "/v1/audit"): auditHead(reply)
         case ("POST", "/v1/audit/rotate"): rotateAudit(request, reply)
         default: reply.send(status: 404, error: "there is no \(request.method) \(request.path)")
@@ -257,6 +272,37 @@ final class ServerDaemon {
         do {
             let transactions = try server.revoke(client: order.client, now: loop.now)
             answer(reply, transactions: transactions, client: order.client, waits: order.wait ?? false)
+        } catch {
+            refuse(reply, "\(error)")
+        }
+        pump()
+    }
+
+    /// The copy goes back to who asked, whose rights write the file.
+    private func backup(_ request: ControlRequest, _ reply: ControlReply) {
+        guard let store = store as? SQLiteStore, let key = settings.state?.masterKey else {
+            return reply.send(status: 409, error: "no state-file is configured: there is nothing to copy")
+        }
+        do {
+            let copy = try StoreBackup(of: store, microseconds: Self.microsecondsNow)
+            audit("operator.backup", of: request, ["revision": "\(copy.revision)"])
+            reply.send(status: 200, octets: copy.octets(masterKey: key), type: "application/octet-stream")
+        } catch {
+            reply.send(status: 500, error: "the state file: \(error)")
+        }
+        pump()
+    }
+
+    private static var microsecondsNow: UInt64 { UInt64(max(Date().timeIntervalSince1970, 0) * 1_000_000) }
+
+    private struct RecoverRequest: Decodable { var wait: Bool? }
+
+    private func recover(_ request: ControlRequest, _ reply: ControlReply) {
+        let order = try? JSONText.decode(RecoverRequest.self, from: request.body)
+        audit("operator.recover", of: request, [:])
+        do {
+            let transactions = try server.recover(now: loop.now)
+            answer(reply, transactions: transactions, client: nil, waits: order?.wait ?? false)
         } catch {
             refuse(reply, "\(error)")
         }
