@@ -93,7 +93,7 @@ let package = Package(
             "Settings",
             ["KeyServer", "ReliablePush", "IKEv1", "Cryptography", "Basics", .product(name: "Yams", package: "Yams")]),
         module("Control", ["EventLoop", "CLibevent", "Cryptography", "Basics", logging]),
-        module("Commands", ["Control", "Settings", arguments, logging]),
+        module("Commands", ["Control", "Settings", "CLinux", arguments, logging]),
 
         // Programs: wiring only
         .executableTarget(
