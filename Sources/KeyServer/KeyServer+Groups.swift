@@ -14,8 +14,13 @@ extension KeyServer {
     /// Transactions whose data SAs may live at a time; what is older goes even if a sender still has nothing newer.
     private static let generationsKept = 3
 
-    /// - Parameter present: members that are registered: they are in its tree from the start.
-    func makeGroup(_ entry: GroupEntry, present: Set<String> = [], now: Instant) throws {
+    /// - Parameters:
+    ///   - present: members that are registered: they are in its tree from the start.
+    ///   - numbers: what it goes on behind, where that is not what is stored.
+    func makeGroup(
+        _ entry: GroupEntry, present: Set<String> = [], behind numbers: (any RecordStore)? = nil, now: Instant
+    ) throws {
+        let records = numbers ?? records
         let prefix = "group/\(entry.id)"
         let floor = configuration.numberFloor
         guard entry.flows.count <= GroupEntry.mostFlows(with: entry.suite, limits: configuration.limits) else {
@@ -150,6 +155,7 @@ extension KeyServer {
     ) throws(CommandError) -> [Record] {
         let id = group.entry.id
         if let hold { throw .heldBack(hold.reason) }
+        if let name = group.ahead.keys.min() { throw .heldBack(Self.aheadReason(name, of: group.entry.name)) }
         // A revocation that could not be started waits for its next try, and the removed member knows the KEK until
         // then: what comes before does its work.
         let isRevoking = group.renewal?.reason == .revocation
