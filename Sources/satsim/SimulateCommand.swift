@@ -44,6 +44,8 @@ struct SimulateCommand: ParsableCommand {
 
     @Flag(help: "Let the key server's audit file fail now and then.")
     var audit = false
+    @Flag(help: "Draw no VPNs.")
+    var noVpns = false
 
     @Flag(help: "Say of each seed what there was, and what each checker looked at.")
     var coverage = false
@@ -69,7 +71,7 @@ struct SimulateCommand: ParsableCommand {
     }
 
     private func scenario(_ seed: UInt64) -> Scenario {
-        var scenario = Scenario(seed: seed, trees: !flat)
+        var scenario = Scenario(seed: seed, trees: !flat, vpns: !noVpns)
         if audit { scenario.drawAuditOutages() }
         return scenario
     }
@@ -93,7 +95,7 @@ struct SimulateCommand: ParsableCommand {
         for violation in outcome.violations {
             print("VIOLATION (\(violation.checker)) at \((violation.at - .zero).secondsText) s: \(violation.text)")
         }
-        print("replay: satsim \(flat ? "--flat " : "")\(audit ? "--audit " : "")--seed \(outcome.seed)")
+        print("replay: satsim \(flat ? "--flat " : "")\(noVpns ? "--no-vpns " : "")\(audit ? "--audit " : "")--seed \(outcome.seed)")
     }
 
     private func sweep() throws {
