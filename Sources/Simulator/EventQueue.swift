@@ -15,6 +15,8 @@ struct EventQueue {
         case fault
         /// The address translation in front of this member forgets.
         case rebind(Int)
+        /// The operator changes the inventory.
+        case apply
         case endFault(Int)
         case faultsEnd
         case sabotage

@@ -43,6 +43,8 @@ public struct Scenario: Sendable {
     /// Members behind address translation, which forgets its ports now and then.
     public var translated: [Int] = []
     public var sharesControlAddress = false
+    /// Does the operator change the inventory now and then?
+    public var applies = false
     /// Do data planes refuse SAs now and then?
     public var refusesSAs = true
     /// What is to be broken on purpose.
@@ -51,8 +53,10 @@ public struct Scenario: Sendable {
     public var checksEverything = true
 
     /// Draws a scenario with faults of every kind.
-    /// - Parameter trees: draw key trees and address translation as well; all else is the same without.
-    public init(seed: UInt64, trees: Bool = true) {
+    /// - Parameters:
+    ///   - trees: draw key trees and address translation as well; all else is the same without.
+    ///   - applies: draw an operator who changes the inventory as well; all else is the same without.
+    public init(seed: UInt64, trees: Bool = true, applies: Bool = true) {
         self.seed = seed
         let random = SeededRandom(seed: Simulation.derive(seed, "scenario"))
         members = Int(random.number(below: 7)) + 2
@@ -85,6 +89,7 @@ public struct Scenario: Sendable {
             groups[index].backwardSecrecy = treeRandom.happens(0.4)
         }
         let translation = SeededRandom(seed: Simulation.derive(seed, "translation"))
+        self.applies = SeededRandom(seed: Simulation.derive(seed, "operator")).happens(0.4) && applies
         if translation.happens(0.2), trees { translated = (0..<members).filter { _ in translation.happens(0.5) } }
     }
 
@@ -125,6 +130,7 @@ public struct Scenario: Sendable {
         note("reordering", downlink.reorder > 0)
         note("corruption", downlink.corrupt > 0)
         if case .gilbertElliott = downlink.loss { features.insert("bursts of loss") } else { features.insert("loss") }
+        note("changes of the inventory", applies)
         note("address translation", !translated.isEmpty)
         note("shared control address", sharesControlAddress)
         note("short ISAKMP SAs", phase1Lifetime < .seconds(600))
@@ -144,6 +150,7 @@ public struct Scenario: Sendable {
         scenario.members = members
         scenario.drifts = Array(repeating: 0, count: members)
         scenario.translated = []
+        scenario.applies = false
         var roles = Dictionary(uniqueKeysWithValues: (0..<members).map { ($0, MemberRole.receiver) })
         roles[0] = .sender
         scenario.groups = [

@@ -75,6 +75,10 @@ final class SharedSAChecker: Checker {
             confirmations[member] = [:]
         case .memberSent(let member, let bytes): sent[member, default: []].insert(EventHash.of(bytes))
         case .dataRefused(let member, _): confirmed[member] = [:]
+        case .left(let member, let group):
+            confirmed[member]?[group] = nil
+            confirmations[member]?[group] = nil
+            named[member]?[group] = nil
         case .serverLogged(let event) where event.name == "keys.confirmed":
             guard let member = event["client"].flatMap(Directory.member),
                 let group = event["group"].flatMap({ directory.index(name: $0) }),
@@ -172,6 +176,7 @@ final class SharedSAChecker: Checker {
         for sender in simulation.members where sender.engine != nil && !sender.isRevoked {
             for (flow, key) in sender.active.sorted(by: { $0.key < $1.key }) {
                 guard let made = transactions[key.spi], !expired.contains(spiText(key.spi)),
+                    isSender(sender.number, of: made.group, sender.outbound[key]),
                     let sent = confirmed[sender.number]?[made.group],
                     sent >= named[sender.number]?[made.group] ?? 0,
                     excused[sender.number]?[made.group].map({ $0 < simulation.now }) ?? true
@@ -195,6 +200,12 @@ final class SharedSAChecker: Checker {
                 }
             }
         }
+    }
+
+    /// May this member send that? Who may not, and what the operator has taken out, ends within the roll-over.
+    private func isSender(_ member: Int, of group: Int, _ parameters: SAParameters?) -> Bool {
+        directory.roles[group][member]?.maySend == true
+            && directory.policies[group].flows.contains { $0 == parameters?.selector }
     }
 
     /// Has the fixed end come of what a transaction made, to a sender that has not confirmed the one that set it?
@@ -243,9 +254,9 @@ final class SharedSAChecker: Checker {
         for sender in simulation.members where sender.engine != nil && !sender.isRevoked {
             guard confirmed[sender.number]?[group] ?? 0 >= transaction else { continue }
             for (flow, key) in sender.active.sorted(by: { $0.key < $1.key }) {
-                guard let made = transactions[key.spi], made.group == group, made.transaction < transaction else {
-                    continue
-                }
+                guard let made = transactions[key.spi], made.group == group, made.transaction < transaction,
+                    isSender(sender.number, of: group, sender.outbound[key])
+                else { continue }
                 simulation.violate(
                     name,
                     "after the verdict on revocation \(transaction), \(sender.name) sends \(flow) with an SA of "

@@ -38,12 +38,12 @@ import Testing
     ]
 
     @Test(arguments: laterSeeds) func theLaterFaultIsGone(what: String, seed: UInt64) throws {
-        let outcome = try Simulation(Scenario(seed: seed)).run()
-        #expect(outcome.violations == [], "\(what): satsim --seed \(seed)")
+        let outcome = try Simulation(Scenario(seed: seed, applies: false)).run()
+        #expect(outcome.violations == [], "\(what): satsim --fixed --seed \(seed)")
     }
 
     @Test(arguments: seeds) func theFaultIsGone(what: String, seed: UInt64) throws {
-        let outcome = try Simulation(Scenario(seed: seed, trees: false)).run()
-        #expect(outcome.violations == [], "\(what): satsim --flat --seed \(seed)")
+        let outcome = try Simulation(Scenario(seed: seed, trees: false, applies: false)).run()
+        #expect(outcome.violations == [], "\(what): satsim --flat --fixed --seed \(seed)")
     }
 }
