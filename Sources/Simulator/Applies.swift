@@ -43,6 +43,8 @@ extension Simulation {
             let inventory = directory.inventory(scenario, without: server.removed)
             let plan = try engine.plan(inventory, now: now)
             let report = try engine.apply(inventory, now: now)
+            // Who has which number, before anything is told under it.
+            observe(.groupsChanged)
             // Numbers and names; keys, and so trees, are drawn anew.
             if plan.changes != report.changes || plan.transactions != report.transactions
                 || plan.profiles != report.profiles || plan.multicastOctets != report.multicastOctets
@@ -53,7 +55,6 @@ extension Simulation {
             violate("engine", "an inventory was refused: \(error)")
         }
         drainServer()
-        observe(.groupsChanged)
     }
 
     /// One small change of the file; nil where it cannot be.

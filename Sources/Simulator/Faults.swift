@@ -146,7 +146,9 @@ extension Simulation {
 
     private func revokeSomebody(_ member: MemberStation, _ random: SeededRandom) {
         let left = members.filter { !$0.isRevoked }.count
-        guard !member.isRevoked, !directory.absent.contains(member.number), left > 2, left * 3 > members.count * 2, let engine = server.engine else { return }
+        guard !member.isRevoked, !directory.absent.contains(member.number), left > 2, left * 3 > members.count * 2,
+            let engine = server.engine
+        else { return }
         revoke(member, engine)
     }
 

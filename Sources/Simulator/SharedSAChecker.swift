@@ -22,6 +22,8 @@ internal import Store
 /// - A sender that confirmed late has the time to move that its profile takes.
 /// - An SA whose lifetime ended: the GCKS was away for too long.
 /// - With backward secrecy, SAs of transactions before the one that took the receiver in.
+/// - A sender that was taken out and in again, until it uses what was made since: what it has is of its former time.
+/// - A flow that the operator took out ends within the roll-over, as does what a member sends that may not any more.
 final class SharedSAChecker: Checker {
     let name = "f: senders and receivers share an SA"
     /// A sender's activation counts from receipt: what may lie between the server's instant and that.
@@ -48,6 +50,8 @@ final class SharedSAChecker: Checker {
     private var excused: [Int: [Int: Instant]] = [:]
     /// By member and group: the transaction that took it in, with backward secrecy. It is told nothing older.
     private var since: [Int: [Int: UInt64]] = [:]
+    /// By member and group: the newest transaction when the operator took it in again.
+    private var returned: [Int: [Int: UInt64]] = [:]
     /// By member and group: what it confirmed in its present life.
     private var confirmed: [Int: [Int: UInt64]] = [:]
     /// The same, each with its time, oldest first.
@@ -79,6 +83,7 @@ final class SharedSAChecker: Checker {
             confirmed[member]?[group] = nil
             confirmations[member]?[group] = nil
             named[member]?[group] = nil
+        case .returned(let member, let group): returned[member, default: [:]][group] = newest[group]
         case .serverLogged(let event) where event.name == "keys.confirmed":
             guard let member = event["client"].flatMap(Directory.member),
                 let group = event["group"].flatMap({ directory.index(name: $0) }),
@@ -177,6 +182,7 @@ final class SharedSAChecker: Checker {
             for (flow, key) in sender.active.sorted(by: { $0.key < $1.key }) {
                 guard let made = transactions[key.spi], !expired.contains(spiText(key.spi)),
                     isSender(sender.number, of: made.group, sender.outbound[key]),
+                    made.transaction > returned[sender.number]?[made.group] ?? 0,
                     let sent = confirmed[sender.number]?[made.group],
                     sent >= named[sender.number]?[made.group] ?? 0,
                     excused[sender.number]?[made.group].map({ $0 < simulation.now }) ?? true
