@@ -87,7 +87,7 @@ extension GroupMember {
         // What the GCKS had used before it wrote this is old, also when newer keys have overtaken it.
         groups[id]?.window.raiseFloor(to: section.membership.sequence)
         do {
-            if !isStale { try adopt(section, now: now) }
+            if isStale { adoptRole(of: section) } else { try adopt(section, now: now) }
         } catch {
             return [ConfigureAnswer.Item(group: id, spi: 0, code: .unsupported)]
         }
@@ -120,8 +120,8 @@ extension GroupMember {
         let tree = try Self.tree(of: section)
         // Without a data SA the profile does not say what we may do: as before, or nothing but receive.
         let direction = section.dataSAs.first?.direction
-        let maySend = direction.map { $0 != .receiver } ?? groups[id]?.maySend ?? false
-        let mayReceive = direction.map { $0 != .sender } ?? groups[id]?.mayReceive ?? true
+        let maySend = direction.map { $0 != .receiver } ?? false
+        let mayReceive = direction.map { $0 != .sender } ?? true
         guard var group = groups[id] else {
             groups[id] = MemberGroup(
                 id: id, name: section.name, membership: section.membership, maySend: maySend, mayReceive: mayReceive,
@@ -156,17 +156,28 @@ extension GroupMember {
         }
         // A PUSH that we could not install all of may have brought us further already.
         if tree?.transaction ?? .max >= group.tree?.transaction ?? 0 { group.tree = tree }
-        group.name = section.name
-        group.membership = section.membership
-        let (sent, received) = (group.maySend, group.mayReceive)
-        (group.maySend, group.mayReceive) = (maySend, mayReceive)
         groups[id] = group
-        if sent != maySend || received != mayReceive { changeRole(in: id, sent: sent, received: received) }
+        adoptRole(of: section)
     }
 
-    /// Uses what we hold in the directions of a new role. When a new sender begins to send, the profile says: not with
-    /// what it does not name.
-    private func changeRole(in id: UInt32, sent: Bool, received: Bool) {
+    /// What we are in the group. No PUSH says anything of it, so a profile that one has overtaken knows best all the
+    /// same. Without a data SA it does not say what we may do: as before.
+    private func adoptRole(of section: GroupSection) {
+        guard var group = groups[section.group] else { return }
+        let (sent, received) = (group.maySend, group.mayReceive)
+        group.name = section.name
+        group.membership = section.membership
+        if let direction = section.dataSAs.first?.direction {
+            (group.maySend, group.mayReceive) = (direction != .receiver, direction != .sender)
+        }
+        groups[section.group] = group
+        guard sent != group.maySend || received != group.mayReceive else { return }
+        changeRole(in: section.group, sent: sent, received: received, after: section.membership.transaction)
+    }
+
+    /// Uses what we hold in the directions of a new role. When a new sender begins to send with what a profile names,
+    /// that says; with what is newer, at its own time; and with anything else never.
+    private func changeRole(in id: UInt32, sent: Bool, received: Bool, after transaction: UInt64) {
         guard let group = groups[id] else { return }
         for (index, held) in group.sas.enumerated() where !held.hasFailed {
             if group.mayReceive, !received {
@@ -176,7 +187,7 @@ extension GroupMember {
             }
             if group.maySend, !sent {
                 output(.data(.addOutbound(parameters(held.sa, held.key, of: group, isOutbound: true))))
-                groups[id]?.sas[index].activateAt = .distantFuture
+                groups[id]?.sas[index].activateAt = held.transaction > transaction ? held.dueAt : .distantFuture
             } else if !group.maySend, sent {
                 output(.data(.removeOutbound(held.key)))
                 groups[id]?.sas[index].activateAt = nil
@@ -250,7 +261,7 @@ extension GroupMember {
         groups[id]?.sas.insert(
             MemberSA(
                 sa: sa, key: key, transaction: transaction, expiresAt: now + .seconds(Int64(sa.lifetimeSeconds)),
-                activateAt: group.maySend ? activateAt : nil, removeAt: removeAt), at: position)
+                dueAt: activateAt, activateAt: group.maySend ? activateAt : nil, removeAt: removeAt), at: position)
         if group.mayReceive { output(.data(.addInbound(parameters(sa, key, of: group, isOutbound: false)))) }
         if group.maySend { output(.data(.addOutbound(parameters(sa, key, of: group, isOutbound: true)))) }
         log(

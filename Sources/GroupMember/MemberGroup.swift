@@ -13,6 +13,8 @@ struct MemberSA {
     /// The transaction that brought it.
     let transaction: UInt64
     let expiresAt: Instant
+    /// When senders move to it, as far as was said when it came.
+    let dueAt: Instant
     /// When this member, if it is a sender, moves to it; nil once it has.
     var activateAt: Instant?
     var isActive = false

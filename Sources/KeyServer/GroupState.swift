@@ -194,6 +194,14 @@ struct GroupState {
             ?? Instant(nanoseconds: .min)
     }
 
+    /// When nobody sends any more with what a revocation replaced: senders have moved, and what they cannot move from,
+    /// because its flow has gone as well, is gone.
+    func revocationIsOver(_ transaction: UInt64) -> Instant {
+        let flows = Set(data.filter { $0.transaction == transaction }.map(\.sa.selector))
+        let left = data.filter { $0.transaction < transaction && !flows.contains($0.sa.selector) }
+        return left.map { $0.removeAt ?? $0.expiresAt }.reduce(sendersMove(to: transaction)) { max($0, $1) }
+    }
+
     /// When a sender moves that was sent these SAs at that instant and has them by now: its times count from receipt.
     func movesBy(_ transaction: UInt64, sentAt: Instant, now: Instant) -> Instant {
         let made = data.filter { $0.transaction == transaction }.map(\.createdAt).max() ?? now
@@ -218,7 +226,7 @@ struct GroupState {
         if let renewal { next = min(next, renewal.at) }
         for transaction in open.values {
             if let commitAt = transaction.commitAt { next = min(next, commitAt) }
-            if transaction.heldVerdict != nil { next = min(next, sendersMove(to: transaction.sender.transaction)) }
+            if transaction.heldVerdict != nil { next = min(next, revocationIsOver(transaction.sender.transaction)) }
         }
         if let retirement { next = min(next, retirement.nextAt) }
         if !isHeld { for sa in data { next = min(next, sa.removeAt ?? sa.expiresAt) } }

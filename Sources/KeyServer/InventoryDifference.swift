@@ -118,11 +118,43 @@ struct InventoryDifference {
             let difference = EntryDifference(from: former, to: entry)
             if !difference.isEmpty { changedGroups.append((entry, difference)) }
         }
+        compare(old.vpns, new.vpns)
+    }
+
+    /// VPNs are the same by id and ends.
+    var addedVPNs: [VPNEntry] = []
+    var removedVPNs: [VPNEntry] = []
+    var changedVPNs: [(entry: VPNEntry, details: [String])] = []
+
+    private mutating func compare(_ old: [VPNEntry], _ new: [VPNEntry]) {
+        let before = Dictionary(old.map { ($0.id, $0) }) { first, _ in first }
+        let after = Dictionary(new.map { ($0.id, $0) }) { first, _ in first }
+        removedVPNs = old.filter { after[$0.id]?.ends != $0.ends }
+        for entry in new {
+            guard let former = before[entry.id], former.ends == entry.ends else {
+                addedVPNs.append(entry)
+                continue
+            }
+            let details = entry.details(since: former)
+            if !details.isEmpty { changedVPNs.append((entry, details)) }
+        }
     }
 
     var isEmpty: Bool {
-        addedClients.isEmpty && removedClients.isEmpty && changedClients.isEmpty && addedGroups.isEmpty
+        addedVPNs.isEmpty && removedVPNs.isEmpty && changedVPNs.isEmpty && addedClients.isEmpty
+            && removedClients.isEmpty && changedClients.isEmpty && addedGroups.isEmpty
             && removedGroups.isEmpty && changedGroups.isEmpty
+    }
+}
+
+extension VPNEntry {
+    /// What is not the same, by the words of the configuration file.
+    func details(since old: VPNEntry) -> [String] {
+        [
+            (name != old.name, "name"), (flows != old.flows, "flows"), (suite != old.suite, "suite"),
+            (extendedSequence != old.extendedSequence, "extended-sequence"),
+            (lifetime != old.lifetime || volume != old.volume, "lifetime"), (keepOld != old.keepOld, "rollover"),
+        ].filter(\.0).map(\.1)
     }
 }
 
@@ -158,8 +190,15 @@ extension Inventory {
         guard Set(clients.map(\.address)).count == clients.count else {
             throw .badInventory("two clients have the same address")
         }
-        guard Set(groups.map(\.id)).count == groups.count, Set(groups.map(\.name)).count == groups.count else {
-            throw .badInventory("two groups have the same name or id")
+        let (ids, labels) = (groups.map(\.id) + vpns.map(\.id), groups.map(\.name) + vpns.map(\.name))
+        guard Set(ids).count == ids.count, Set(labels).count == labels.count else {
+            throw .badInventory("two groups or VPNs have the same name or id")
+        }
+        for vpn in vpns {
+            guard vpn.ends.count == 2, vpn.ends[0] != vpn.ends[1], vpn.ends.allSatisfy(names.contains) else {
+                throw .badInventory("VPN \(vpn.name) does not join two clients")
+            }
+            guard !vpn.flows.isEmpty else { throw .tooLarge(group: vpn.name) }
         }
         var memberships: [String: Int] = [:]
         for group in groups {

@@ -60,6 +60,7 @@ extension KeyServer {
             if isGone { owners[association] = nil }
             endpoint.close(association, now: now)
         }
+        apply(draft.vpns, now: now)
         drainEndpoint(now: now)
         let queued = draft.profiles.subtracting(draft.served).filter { clients[$0]?.association != nil }
         profileQueue += queued.subtracting(dueProfiles).sorted()
@@ -85,6 +86,7 @@ extension KeyServer {
         var report = ApplyReport()
         /// ISAKMP SAs that end, and whether their client is gone altogether.
         var ending: [(AssociationID, isGone: Bool)] = []
+        var vpns = VPNDraft()
         /// Clients whose profile changes; and those that a transaction by unicast serves.
         var profiles: Set<String> = []
         var served: Set<String> = []
@@ -100,6 +102,9 @@ extension KeyServer {
         for entry in difference.removedGroups { try remove(entry, &draft, now: now) }
         for (entry, change) in difference.changedGroups { try self.change(entry, by: change, &draft, now: now) }
         for entry in difference.addedGroups { try add(entry, &draft, now: now) }
+        draft.vpns = try self.draft(difference, now: now)
+        draft.profiles.formUnion(draft.vpns.profiles)
+        draft.report.rekeys += draft.vpns.rekeys
         try reckon(&draft, now: now)
         return draft
     }
@@ -384,6 +389,9 @@ extension KeyServer {
                 Change(.member, .changed, $0.name, group: entry.name, details: [$0.from.rawValue, $0.to.rawValue])
             }
         }
+        changes += difference.removedVPNs.map { Change(.vpn, .removed, $0.name, details: $0.ends) }
+        changes += difference.addedVPNs.map { Change(.vpn, .added, $0.name, details: $0.ends) }
+        changes += difference.changedVPNs.map { Change(.vpn, .changed, $0.entry.name, details: $0.details) }
         return changes
     }
 
@@ -416,7 +424,8 @@ extension KeyServer {
             guard let association = clients[name]?.association else { continue }
             do throws(FMKEError) {
                 let messages = try Configure.split(
-                    sequence: 0, generation: 1, groups: sections(for: name, now: now), limits: configuration.limits)
+                    sequence: 0, generation: 1, groups: sections(for: name, now: now),
+                    vpns: vpnSections(for: name, now: now), limits: configuration.limits)
                 for message in messages {
                     let payloads = try message.payloads(limits: configuration.limits)
                     draft.report.unicastOctets += endpoint.requestSize(payloads, on: association) ?? 0

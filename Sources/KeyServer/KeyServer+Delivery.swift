@@ -67,7 +67,7 @@ extension KeyServer {
             commitIfDue(&open, group: id, now: now)
             if let held = open.heldVerdict {
                 groups[id]?.open[transaction] = open
-                guard groups[id]?.sendersMove(to: transaction) ?? now <= now else { return }
+                guard groups[id]?.revocationIsOver(transaction) ?? now <= now else { return }
                 finish(held, open, group: id, now: now)
                 return
             }
@@ -88,7 +88,7 @@ extension KeyServer {
             case .ended(let verdict):
                 // The proof that a client is out: no sender uses keys that it knows. COMMIT makes them move earlier,
                 // but it is not acknowledged.
-                if open.reason == .revocation, groups[id]?.sendersMove(to: transaction) ?? now > now {
+                if open.reason == .revocation, groups[id]?.revocationIsOver(transaction) ?? now > now {
                     groups[id]?.open[transaction]?.heldVerdict = verdict
                 } else {
                     finish(verdict, open, group: id, now: now)

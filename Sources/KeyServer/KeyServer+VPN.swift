@@ -224,12 +224,12 @@ extension KeyServer {
     }
 
     /// Both ends are in the configuration and not revoked.
-    private func isAllowed(_ vpn: VPNState) -> Bool {
+    func isAllowed(_ vpn: VPNState) -> Bool {
         vpn.phase != .removed && vpn.entry.ends.allSatisfy { clients[$0]?.isRevoked == false }
     }
 
     /// Where the ends are now; nil unless both are there.
-    private func path(of entry: VPNEntry) -> VPNPath? {
+    func path(of entry: VPNEntry) -> VPNPath? {
         let infos = entry.ends.compactMap { name in clients[name]?.association.flatMap { endpoint.info($0) } }
         guard infos.count == 2 else { return nil }
         let isEncapsulated = infos.contains(where: \.isBehindNAT)
@@ -243,7 +243,7 @@ extension KeyServer {
             }, isEncapsulated: isEncapsulated)
     }
 
-    private func drive(vpn id: UInt32, now: Instant) {
+    func drive(vpn id: UInt32, now: Instant) {
         forget(vpn: id, now: now)
         step(vpn: id, now: now)
         if let vpn = vpns[id], let due = due(vpn, now: now), due.at <= now {
@@ -263,7 +263,9 @@ extension KeyServer {
         guard let newest = vpn.generations.last else { return (now, .established) }
         guard newest.lostBy.isEmpty else { return (now, .endRegistered) }
         guard newest.fits(vpn.entry) else { return (now, .changed) }
-        var next = (at: newest.createdAt + vpn.entry.lifetime * Self.vpnRekeyAtPercent / 100, RekeyReason.scheduled)
+        // A longer lifetime begins with the next keys.
+        let life = min(vpn.entry.lifetime, newest.expiresAt - newest.createdAt)
+        var next = (at: newest.createdAt + life * Self.vpnRekeyAtPercent / 100, RekeyReason.scheduled)
         if let renewal = vpn.renewal, renewal.at < next.at { next = renewal }
         let settling = newest.createdAt + vpn.entry.keepOld + Self.vpnPause
         if newest.path != path, settling < next.at { next = (settling, .moved) }
@@ -363,7 +365,7 @@ extension KeyServer {
         store(vpn: id)
     }
 
-    private func finish(_ change: VPNChange, of vpn: VPNState, now: Instant) {
+    func finish(_ change: VPNChange, of vpn: VPNState, now: Instant) {
         let missing = change.members.filter { change.confirmed[$0] == nil }.sorted()
         let hasSilence = change.startedAt + Self.vpnVerdictTime <= now
         let report = VerdictReport(

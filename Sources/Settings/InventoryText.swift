@@ -26,6 +26,8 @@ public enum InventoryText {
         }
         list("groups", inventory.groups.isEmpty, &lines)
         for group in inventory.groups { write(group, &lines) }
+        if !inventory.vpns.isEmpty { lines.append("vpns:") }
+        for vpn in inventory.vpns { write(vpn, &lines) }
         return lines.joined(separator: "\n") + "\n"
     }
 
@@ -58,16 +60,34 @@ public enum InventoryText {
         lines.append("    backward-secrecy: \(group.backwardSecrecy)")
     }
 
+    private static func write(_ vpn: VPNEntry, _ lines: inout [String]) {
+        lines.append("  - name: \(word(vpn.name))")
+        lines.append("    id: \(vpn.id)")
+        lines.append("    ends: [\(vpn.ends.map(word).joined(separator: ", "))]")
+        lines.append("    flows:")
+        for flow in vpn.flows { lines.append("      - {\(self.flow(flow, isUnicast: true))}") }
+        lines.append("    suite: \(vpn.suite.rawValue)")
+        if vpn.suite.isLegacy { lines.append("    legacy: true") }
+        lines.append("    extended-sequence: \(vpn.extendedSequence)")
+        let volume = vpn.volume.map { ", volume: \(Quantity.show(size: $0))" } ?? ""
+        lines.append("    lifetime: {data: \(exact(vpn.lifetime))\(volume)}")
+        lines.append("    rollover: {keep-old: \(exact(vpn.keepOld))}")
+    }
+
     private static func suites(_ suites: [Phase1Suite]) -> String {
         "suites: [\(suites.map(\.description).joined(separator: ", "))]"
             + (suites.contains(where: \.isLegacy) ? ", legacy: true" : "")
     }
 
-    private static func flow(_ flow: TrafficSelector) -> String {
-        var parts = [
-            "source: \(flow.source.length == 0 ? "any" : word("\(flow.source)"))",
-            "destination: \(word("\(flow.destination.address)"))",
-        ]
+    private static func flow(_ flow: TrafficSelector, isUnicast: Bool = false) -> String {
+        // A group's flow goes to one address, from anywhere if need be; a VPN's is between subnets.
+        var parts =
+            isUnicast
+            ? ["source: \(word("\(flow.source)"))", "destination: \(word("\(flow.destination)"))"]
+            : [
+                "source: \(flow.source.length == 0 ? "any" : word("\(flow.source)"))",
+                "destination: \(word("\(flow.destination.address)"))",
+            ]
         if flow.ipProtocol != 0 { parts.append("protocol: \(flow.ipProtocol)") }
         if flow.sourcePort != 0 { parts.append("source-port: \(flow.sourcePort)") }
         if flow.destinationPort != 0 { parts.append("destination-port: \(flow.destinationPort)") }

@@ -73,7 +73,7 @@ final class AcceptanceChecker: Checker {
         let path = record.path
         guard path.count == 3, path[2] == "accepted", let sequence = record.number else { return }
         looks += 1
-        guard let group = directory.index(id: path[1]), directory.roles[group][member] != nil else {
+        guard let group = directory.index(id: path[1]), directory.firstRoles[group][member] != nil else {
             return simulation.violate(name, "m\(member) accepted a PUSH of a group that is not its own")
         }
         guard let delivered = simulation.delivered, sent[group]?[sequence] == delivered.bytes else {

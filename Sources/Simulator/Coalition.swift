@@ -29,7 +29,7 @@ struct GroupSecrets {
     private(set) var height: Int?
     private(set) var transaction: UInt64 = 0
     /// What the group's data SAs hand down: no secret.
-    let flows: [Flow]
+    private(set) var flows: [Flow]
     private var epoch: UInt32 = 0
 
     init(flows: [Flow]) { self.flows = flows }
@@ -61,6 +61,9 @@ struct GroupSecrets {
         default: break
         }
     }
+
+    /// The group protects something else, or otherwise, from now on.
+    mutating func learn(_ more: [Flow]) { flows += more.filter { !flows.contains($0) } }
 
     /// The nodes above a slot, its leaf included, with their keys; nil when nobody sits there.
     func path(of slot: Int) -> [(NodeID, [UInt8])]? {

@@ -173,7 +173,8 @@ final class ConvergenceChecker: Checker {
         let newest = Dictionary(
             snapshot.sas.map { ($0.group, $0.transaction) }, uniquingKeysWith: { max($0, $1) })
         let wanted = snapshot.sas.filter { $0.transaction == newest[$0.group] }
-        for station in simulation.members where !station.isRevoked {
+        for station in simulation.members
+        where !station.isRevoked && !directory.absent.contains(station.number) {
             guard let engine = station.engine else {
                 behind.append("\(station.name) is down")
                 continue
@@ -181,9 +182,12 @@ final class ConvergenceChecker: Checker {
             let held = engine.snapshot(now: station.clock.local(simulation.now))
             if held.state != "registered" { behind.append("\(station.name) is \(held.state)") }
             for group in snapshot.groups {
-                guard let index = directory.index(name: group.name), let role = directory.roles[index][station.number]
-                else { continue }
                 let own = held.groups.first { $0.name == group.name }
+                guard let index = directory.index(name: group.name), let role = directory.roles[index][station.number]
+                else {
+                    if own != nil { behind.append("\(station.name) still has \(group.name)") }
+                    continue
+                }
                 if own?.transaction != group.transaction || own?.epoch != group.epoch {
                     behind.append("\(station.name) has another transaction or epoch of \(group.name)")
                 }

@@ -6,12 +6,22 @@ internal import IKEv1
 internal import KeyServer
 internal import ReliablePush
 
-/// The names, addresses and secrets of a scenario: what the operator would write into the file.
-struct Directory {
+/// The names, addresses and secrets of a scenario: what the operator would write into the file. All look at the same
+/// one, and it changes with the file.
+final class Directory {
     static let suite = Phase1Suite(encryption: .aes128, hash: .sha256, group: .curve25519)
     let groupNames: [String]
-    let roles: [[Int: MemberRole]]
-    let policies: [GroupPolicy]
+    private(set) var groups: [Scenario.Group]
+    private(set) var policies: [GroupPolicy]
+    /// Who was in each group at the start. Nobody else comes in later.
+    let firstRoles: [[Int: MemberRole]]
+    /// Clients that are not in the file for a while.
+    var absent: Set<Int> = []
+    /// So often the control address of each group changed.
+    private var moves: [Int]
+    private let sharesControlAddress: Bool
+
+    var roles: [[Int: MemberRole]] { groups.map(\.roles) }
 
     struct GroupPolicy {
         let control: SocketAddress
@@ -29,10 +39,25 @@ struct Directory {
 
     init(_ scenario: Scenario) {
         groupNames = scenario.groups.indices.map { "g\($0)" }
-        roles = scenario.groups.map(\.roles)
-        policies = scenario.groups.enumerated().map { index, group in
+        groups = scenario.groups
+        firstRoles = scenario.groups.map(\.roles)
+        sharesControlAddress = scenario.sharesControlAddress
+        moves = scenario.groups.map { _ in 0 }
+        policies = []
+        update()
+    }
+
+    /// Changes a group in the file.
+    func change(_ group: Int, movesControl: Bool = false, _ body: (inout Scenario.Group) -> Void) {
+        body(&groups[group])
+        if movesControl { moves[group] += 1 }
+        update()
+    }
+
+    private func update() {
+        policies = groups.enumerated().map { index, group in
             GroupPolicy(
-                control: Self.control(scenario.sharesControlAddress ? 0 : index),
+                control: Self.control((sharesControlAddress ? 0 : index) + 8 * moves[index]),
                 slot: group.push.slot, returnRate: group.push.returnRate, answerOctets: group.push.answerOctets,
                 spread: group.push.spread,
                 activateAfter: group.rollover.activateAfter, keepOld: group.rollover.keepOld,
@@ -67,13 +92,14 @@ struct Directory {
     }
     func index(name: String) -> Int? { groupNames.firstIndex(of: name) }
 
-    func inventory(_ scenario: Scenario, without removed: Set<Int>) -> Inventory {
+    func inventory(_ scenario: Scenario, without revoked: Set<Int>) -> Inventory {
+        let removed = revoked.union(absent)
         let clients = (0..<scenario.members).filter { !removed.contains($0) }.map { number in
             ClientEntry(
                 name: "m\(number)", address: MemberStation(number: number, clock: .exact).address,
                 preSharedKey: Self.preSharedKey(number), suites: [Self.suite])
         }
-        let groups = scenario.groups.enumerated().map { index, group in
+        let groups = groups.enumerated().map { index, group in
             var entry = GroupEntry(
                 name: "g\(index)", id: Self.groupID(index), control: policies[index].control,
                 flows: policies[index].flows,

@@ -17,6 +17,8 @@ struct EventQueue {
         case rebind(Int)
         /// The operator wants new keys for this VPN.
         case rekeyVPN(Int)
+        /// The operator changes the inventory.
+        case apply
         case endFault(Int)
         case faultsEnd
         case sabotage

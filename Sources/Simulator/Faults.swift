@@ -96,6 +96,7 @@ extension Simulation {
         }
         server.outputsLeft = nil
         startServer(keepingRecords: true)
+        bringBack()
         say("sim.faults-end", "")
         observe(.faultsEnded)
     }
@@ -163,7 +164,9 @@ extension Simulation {
 
     private func revokeSomebody(_ member: MemberStation, _ random: SeededRandom) {
         let left = members.filter { !$0.isRevoked }.count
-        guard !member.isRevoked, left > 2, left * 3 > members.count * 2, let engine = server.engine else { return }
+        guard !member.isRevoked, !directory.absent.contains(member.number), left > 2, left * 3 > members.count * 2,
+            let engine = server.engine
+        else { return }
         revoke(member, engine)
     }
 

@@ -25,6 +25,8 @@ final class KnowledgeChecker: Checker {
     /// What each member was told in its profiles, and what its data plane was given.
     private var told: [Int: [Coalition]] = [:]
     private var revokedAt: [Int: Int] = [:]
+    /// By group: who was taken out of it without being revoked, and is out still.
+    private var leftAt: [[Int: Int]]
     /// By member and group, in a group with backward secrecy: the transaction that took it in for the first time.
     private var since: [Int: [Int: UInt64]] = [:]
     /// By member: its number in each group, at the present server.
@@ -39,6 +41,7 @@ final class KnowledgeChecker: Checker {
                 flows: policy.flows.map { Flow(selector: $0, suite: policy.suite, lifetimeKilobytes: nil) })
         }
         recordings = directory.roles.map { _ in [] }
+        leftAt = directory.roles.map { _ in [:] }
     }
 
     func observe(_ observation: Observation, in simulation: Simulation) {
@@ -53,6 +56,18 @@ final class KnowledgeChecker: Checker {
                     spi: spi, bytes: bytes, group: Directory.groupID(group),
                     rekeySA: secrets[group].keks[spi]?.rekeySA, sentAt: count))
         case .revoked(let member): revokedAt[member] = count
+        case .left(let member, let group): leftAt[group][member] = count
+        case .returned(let member, let group):
+            // What was made in the meantime it is told now; until now it must not have found it.
+            guard let at = leftAt[group].removeValue(forKey: member) else { return }
+            learned(by: [(member, at)], group, simulation)
+        case .groupsChanged:
+            for group in secrets.indices {
+                let policy = directory.policies[group]
+                secrets[group].learn(
+                    policy.flows.map { Flow(selector: $0, suite: policy.suite, lifetimeKilobytes: nil) })
+            }
+            number(simulation)
         case .serverLogged(let event) where event.name == "tree.joined":
             guard let group = event["group"].flatMap({ directory.index(name: $0) }),
                 let member = event["client"].flatMap(Directory.member),
@@ -69,7 +84,9 @@ final class KnowledgeChecker: Checker {
                 return
             }
             knowledge(of: member) { $0[group].tell(sa: parameters.key.spi) }
-            if let at = revokedAt[member], let madeAt = secrets[group].sas[parameters.key.spi]?.madeAt, madeAt > at {
+            if let at = revokedAt[member] ?? leftAt[group][member],
+                let madeAt = secrets[group].sas[parameters.key.spi]?.madeAt, madeAt > at
+            {
                 simulation.violate(
                     name, "m\(member) takes in SA \(spiText(parameters.key.spi)), made after its revocation")
             }
@@ -78,10 +95,11 @@ final class KnowledgeChecker: Checker {
     }
 
     private func number(_ simulation: Simulation) {
-        for (group, roles) in directory.roles.enumerated() {
-            let present = roles.keys.filter { !simulation.server.removed.contains($0) }.sorted()
-            for (slot, member) in present.enumerated() {
-                slots[member, default: Array(repeating: 0, count: directory.roles.count)][group] = slot
+        for group in simulation.server.engine?.snapshot(now: simulation.now).groups ?? [] {
+            guard let index = directory.index(name: group.name) else { continue }
+            for member in group.members {
+                guard let number = Directory.member(member.client) else { continue }
+                slots[number, default: Array(repeating: 0, count: directory.roles.count)][index] = Int(member.index)
             }
         }
     }
@@ -147,10 +165,16 @@ final class KnowledgeChecker: Checker {
 
     /// The pool grows with each revocation; what is made between two of them must stay unknown to the first pool.
     private func revoked(_ group: Int, _ simulation: Simulation) {
+        let out = leftAt[group].merging(revokedAt.filter { directory.firstRoles[group][$0.key] != nil }) { min($0, $1) }
+        learned(
+            by: out.sorted { ($0.value, $0.key) < ($1.value, $1.key) }.map { ($0.key, $0.value) }, group, simulation)
+    }
+
+    /// What those who were taken out find together, each added at its time, of what was made afterwards.
+    private func learned(by ordered: [(Int, Int)], _ group: Int, _ simulation: Simulation) {
         var pool = Coalition(group: Directory.groupID(group))
-        let ordered = revokedAt.sorted { $0.value < $1.value }
         var names: [String] = []
-        for (member, at) in ordered where directory.roles[group][member] != nil {
+        for (member, at) in ordered {
             if let knowledge = told[member]?[group] { pool.join(knowledge) }
             names.append("m\(member)")
             looks += 1

@@ -17,6 +17,11 @@ enum Observation {
     case ended(VerdictReport)
     /// The operator took this member out.
     case revoked(Int)
+    /// The operator took this member out of a group, or into it again.
+    case left(Int, group: Int)
+    case returned(Int, group: Int)
+    /// The file says something else of groups.
+    case groupsChanged
     case memberStarted(Int)
     case memberStopped(Int)
     case memberPersisted(Int, Record)

@@ -56,6 +56,8 @@ public struct Scenario: Sendable {
     /// Members behind address translation, which forgets its ports now and then.
     public var translated: [Int] = []
     public var sharesControlAddress = false
+    /// Does the operator change the inventory now and then?
+    public var applies = false
     /// Do data planes refuse SAs now and then?
     public var refusesSAs = true
     public var auditOutages: [AuditOutage] = []
@@ -65,9 +67,11 @@ public struct Scenario: Sendable {
     public var checksEverything = true
 
     /// Draws a scenario with faults of every kind.
-    /// - Parameter trees: draw key trees and address translation as well; all else is the same without.
-    /// - Parameter vpns: draw VPNs, and what happens to them, from a source of their own.
-    public init(seed: UInt64, trees: Bool = true, vpns: Bool = true) {
+    /// - Parameters:
+    ///   - trees: draw key trees and address translation as well; all else is the same without.
+    ///   - vpns: draw VPNs, and what happens to them, as well; all else is the same without.
+    ///   - applies: draw an operator who changes the inventory as well; all else is the same without.
+    public init(seed: UInt64, trees: Bool = true, vpns: Bool = true, applies: Bool = true) {
         self.seed = seed
         let random = SeededRandom(seed: Simulation.derive(seed, "scenario"))
         members = Int(random.number(below: 7)) + 2
@@ -100,6 +104,7 @@ public struct Scenario: Sendable {
             groups[index].backwardSecrecy = treeRandom.happens(0.4)
         }
         let translation = SeededRandom(seed: Simulation.derive(seed, "translation"))
+        self.applies = SeededRandom(seed: Simulation.derive(seed, "operator")).happens(0.4) && applies
         if translation.happens(0.2), trees { translated = (0..<members).filter { _ in translation.happens(0.5) } }
         if trees, vpns { self.vpns = Self.vpns(seed, members: members) }
     }
@@ -157,6 +162,7 @@ public struct Scenario: Sendable {
         note("reordering", downlink.reorder > 0)
         note("corruption", downlink.corrupt > 0)
         if case .gilbertElliott = downlink.loss { features.insert("bursts of loss") } else { features.insert("loss") }
+        note("changes of the inventory", applies)
         note("address translation", !translated.isEmpty)
         note("shared control address", sharesControlAddress)
         note("short ISAKMP SAs", phase1Lifetime < .seconds(600))
@@ -178,6 +184,7 @@ public struct Scenario: Sendable {
         scenario.members = members
         scenario.drifts = Array(repeating: 0, count: members)
         (scenario.translated, scenario.vpns) = ([], [])
+        scenario.applies = false
         var roles = Dictionary(uniqueKeysWithValues: (0..<members).map { ($0, MemberRole.receiver) })
         roles[0] = .sender
         scenario.groups = [

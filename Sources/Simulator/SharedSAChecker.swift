@@ -22,6 +22,8 @@ internal import Store
 /// - A sender that confirmed late has the time to move that its profile takes.
 /// - An SA whose lifetime ended: the GCKS was away for too long.
 /// - With backward secrecy, SAs of transactions before the one that took the receiver in.
+/// - A sender that was taken out and in again, until it uses what was made since: what it has is of its former time.
+/// - A flow that the operator took out ends within the roll-over, as does what a member sends that may not any more.
 final class SharedSAChecker: Checker {
     let name = "f: senders and receivers share an SA"
     /// A sender's activation counts from receipt: what may lie between the server's instant and that.
@@ -48,6 +50,8 @@ final class SharedSAChecker: Checker {
     private var excused: [Int: [Int: Instant]] = [:]
     /// By member and group: the transaction that took it in, with backward secrecy. It is told nothing older.
     private var since: [Int: [Int: UInt64]] = [:]
+    /// By member and group: the newest transaction when the operator took it in again.
+    private var returned: [Int: [Int: UInt64]] = [:]
     /// By member and group: what it confirmed in its present life.
     private var confirmed: [Int: [Int: UInt64]] = [:]
     /// The same, each with its time, oldest first.
@@ -75,6 +79,11 @@ final class SharedSAChecker: Checker {
             confirmations[member] = [:]
         case .memberSent(let member, let bytes): sent[member, default: []].insert(EventHash.of(bytes))
         case .dataRefused(let member, _): confirmed[member] = [:]
+        case .left(let member, let group):
+            confirmed[member]?[group] = nil
+            confirmations[member]?[group] = nil
+            named[member]?[group] = nil
+        case .returned(let member, let group): returned[member, default: [:]][group] = newest[group]
         case .serverLogged(let event) where event.name == "keys.confirmed":
             guard let member = event["client"].flatMap(Directory.member),
                 let group = event["group"].flatMap({ directory.index(name: $0) }),
@@ -172,6 +181,8 @@ final class SharedSAChecker: Checker {
         for sender in simulation.members where sender.engine != nil && !sender.isRevoked {
             for (flow, key) in sender.active.sorted(by: { $0.key < $1.key }) {
                 guard let made = transactions[key.spi], !expired.contains(spiText(key.spi)),
+                    isSender(sender.number, of: made.group, sender.outbound[key]),
+                    made.transaction > returned[sender.number]?[made.group] ?? 0,
                     let sent = confirmed[sender.number]?[made.group],
                     sent >= named[sender.number]?[made.group] ?? 0,
                     excused[sender.number]?[made.group].map({ $0 < simulation.now }) ?? true
@@ -195,6 +206,12 @@ final class SharedSAChecker: Checker {
                 }
             }
         }
+    }
+
+    /// May this member send that? Who may not, and what the operator has taken out, ends within the roll-over.
+    private func isSender(_ member: Int, of group: Int, _ parameters: SAParameters?) -> Bool {
+        directory.roles[group][member]?.maySend == true
+            && directory.policies[group].flows.contains { $0 == parameters?.selector }
     }
 
     /// Has the fixed end come of what a transaction made, to a sender that has not confirmed the one that set it?
@@ -247,9 +264,9 @@ final class SharedSAChecker: Checker {
             let confirmation = confirmations[sender.number]?[group]?.first { $0.transaction >= transaction }
             guard let confirmation, confirmation.at <= verdictAt else { continue }
             for (flow, key) in sender.active.sorted(by: { $0.key < $1.key }) {
-                guard let made = transactions[key.spi], made.group == group, made.transaction < transaction else {
-                    continue
-                }
+                guard let made = transactions[key.spi], made.group == group, made.transaction < transaction,
+                    isSender(sender.number, of: group, sender.outbound[key])
+                else { continue }
                 simulation.violate(
                     name,
                     "after the verdict on revocation \(transaction), \(sender.name) sends \(flow) with an SA of "

@@ -45,6 +45,9 @@ public final class Simulation {
     private let epochMicroseconds: UInt64 = 1_700_000_000_000_000
     private var datagrams = 0
     let knowledge: KnowledgeChecker
+    /// The operator's file, as it is now.
+    let directory: Directory
+    let applyRandom: SeededRandom
     var kinds: Set<String> = []
     /// When the key server's clock was set back, by so much.
     var setBack: UInt64 = 0
@@ -72,6 +75,8 @@ public final class Simulation {
             network.update(number + 1) { $0.translation = Network.Translation(inside: inside, firstPort: 20_000) }
         }
         let directory = Directory(scenario)
+        self.directory = directory
+        applyRandom = SeededRandom(seed: Self.derive(seed, "applies"))
         knowledge = KnowledgeChecker(directory)
         checkers = [
             ConvergenceChecker(directory), AcceptanceChecker(directory), NumberChecker(directory), knowledge,
@@ -100,6 +105,7 @@ public final class Simulation {
         scheduleRebindings(from: faultsBegin)
         scheduleAuditOutages(from: faultsBegin)
         scheduleVPNRekeys(from: faultsBegin)
+        if scenario.applies, scenario.faultTime > .zero { queue.schedule(.apply, at: faultsBegin) }
         queue.schedule(.faultsEnd, at: faultsBegin + scenario.faultTime)
         if scenario.sabotage != nil { queue.schedule(.sabotage, at: faultsBegin + scenario.faultTime + .seconds(1)) }
         while !isOver, violations.isEmpty, let next = queue.pop() {
@@ -135,6 +141,7 @@ public final class Simulation {
         case .fault: injectFault()
         case .rebind(let number): rebind(number)
         case .rekeyVPN(let number): rekeyVPN(number)
+        case .apply: applyLater()
         case .endFault(let number): endFault(number)
         case .faultsEnd: endFaults()
         case .sabotage: commitSabotage()
@@ -157,7 +164,7 @@ public final class Simulation {
         let microseconds = epochMicroseconds + UInt64(clamping: now.nanoseconds / 1_000) - setBack
         var configuration = KeyServer.Configuration(
             identity: "gcks.sim", address: SocketAddress(ServerStation.address, 848), signingKey: signingKey,
-            inventory: Directory(scenario).inventory(scenario, without: server.removed), numberFloor: microseconds)
+            inventory: directory.inventory(scenario, without: server.removed), numberFloor: microseconds)
         configuration.phase1Lifetime = scenario.phase1Lifetime
         do {
             server.engine = try KeyServer(

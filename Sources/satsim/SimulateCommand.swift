@@ -46,6 +46,8 @@ struct SimulateCommand: ParsableCommand {
     var audit = false
     @Flag(help: "Draw no VPNs.")
     var noVpns = false
+    @Flag(help: "Draw no operator who changes the inventory.")
+    var fixed = false
 
     @Flag(help: "Say of each seed what there was, and what each checker looked at.")
     var coverage = false
@@ -71,7 +73,7 @@ struct SimulateCommand: ParsableCommand {
     }
 
     private func scenario(_ seed: UInt64) -> Scenario {
-        var scenario = Scenario(seed: seed, trees: !flat, vpns: !noVpns)
+        var scenario = Scenario(seed: seed, trees: !flat, vpns: !noVpns, applies: !fixed)
         if audit { scenario.drawAuditOutages() }
         return scenario
     }
@@ -95,7 +97,8 @@ struct SimulateCommand: ParsableCommand {
         for violation in outcome.violations {
             print("VIOLATION (\(violation.checker)) at \((violation.at - .zero).secondsText) s: \(violation.text)")
         }
-        print("replay: satsim \(flat ? "--flat " : "")\(noVpns ? "--no-vpns " : "")\(audit ? "--audit " : "")--seed \(outcome.seed)")
+        let flags = [(flat, "--flat "), (noVpns, "--no-vpns "), (fixed, "--fixed "), (audit, "--audit ")]
+        print("replay: satsim \(flags.filter(\.0).map(\.1).joined())--seed \(outcome.seed)")
     }
 
     private func sweep() throws {

@@ -70,6 +70,17 @@ private final class Site {
                    spread: 150ms, control-rate: 96kbit/s, unicast-below: 2}
             revocation: lkh
             backward-secrecy: true
+        vpns:
+          - name: hub-site2
+            id: 1001
+            ends: [hub, site2]
+            flows:
+              - {source: 192.168.1.0/24, destination: 192.168.2.0/24}
+              - {source: "2001:db8::1/128", destination: "2001:db8::2/128", protocol: tcp, destination-port: 443}
+            suite: aes256-sha256
+            extended-sequence: false
+            lifetime: {data: 90s, volume: 3MiB}
+            rollover: {keep-old: 1500ms}
         """
 }
 

@@ -240,6 +240,22 @@ import Testing
         #expect(world.run(.seconds(600)) { world.client("site1", holds: world.clients["hub"]?.active) })
     }
 
+    /// A flow that goes with an eviction has no successor to move to: the verdict waits until it is gone.
+    @Test(arguments: ApplyTests.methods) func nothingIsSentToWhomTheVerdictSaysIsOut(
+        _ method: (RevocationMethod, Bool)
+    ) throws {
+        let world = try world(method) { $0.flows = [World.flow, ApplyTests.otherFlow] }
+        let report = try world.apply { inventory in
+            inventory.groups[0].members.removeAll { $0.client == "site2" }
+            inventory.groups[0].flows = [World.flow]
+        }
+        let transaction = try #require(report.transactions["news"])
+        #expect(world.run(.seconds(60)) { world.verdict(transaction)?.verdict == "confirmed" })
+        world.run(.seconds(1))
+        let left = try world.client("hub").outbound.keys.filter { $0.destination == .v4(239, 1, 1, 2) }
+        #expect(left.isEmpty)
+    }
+
     // MARK: Refused, planned, foretold
 
     @Test func aBadInventoryChangesNothing() throws {

@@ -293,6 +293,23 @@ import Testing
         #expect(try world.client("site2").active == active && world.client("site2").inbound.isEmpty)
     }
 
+    /// The profile that says so is on its way for so long that newer keys overtake it.
+    @Test func aRoleComesThroughWhenAPushOvertakesItsProfile() throws {
+        let world = try World(
+            World.Options(names: ["hub", "site1", "site2", "site3"], adjust: { $0.members[1].role = .both }))
+        try world.bringUp()
+        world.run(.seconds(20))
+        world.interceptor = { $1 == "site2" && !$0.local.address.isMulticast }
+        try world.apply { $0.groups[0].members[2].role = .both }
+        let transaction = try world.rekey()
+        world.run(.milliseconds(600))
+        world.interceptor = { _, _ in false }
+        #expect(world.run(.seconds(30)) { world.verdict(transaction)?.verdict == "confirmed" })
+        world.run(.seconds(10))
+        let active = try #require(world.client("hub").active)
+        #expect(try world.client("site2").active == active && world.client("site2").outbound[active] != nil)
+    }
+
     @Test func theOnlySenderChangesWithItsCounters() throws {
         let world = try world()
         let old = try #require(world.client("hub").active)

@@ -79,6 +79,43 @@ import Testing
         #expect(finds(both, after: ends[1]).count == 6)
     }
 
+    /// Two at a time, by the inventory: one is no client any more, the other one is.
+    @Test func whomAnInventoryTakesOutLearnsNothingMore() throws {
+        let world = try World(TreeTests.options())
+        try world.bringUp()
+        var both = try told(3, world)
+        both.join(try told(4, world))
+        let stays = try told(1, world)
+        let end = world.records.count
+        let report = try world.apply { inventory in
+            inventory.clients.removeAll { $0.name == "site3" }
+            inventory.groups[0].members.removeAll { ["site3", "site4"].contains($0.client) }
+            inventory.groups[0].control.port = 849
+        }
+        let transaction = try #require(report.transactions["news"])
+        #expect(world.run(.seconds(10)) { world.verdict(transaction)?.verdict == "confirmed" })
+        try world.rekey(kek: true)
+        world.run(.seconds(10))
+        let secrets = try secrets(of: world)
+        // On both control channels.
+        let recording = world.sent.filter { $0.datagram.remote.address == World.control.address }
+            .compactMap { _, datagram in
+                PushEnvelope.peek(datagram.bytes).map { spi, _ in
+                    Recording(
+                        spi: spi, bytes: datagram.bytes, group: World.group, rekeySA: secrets.keks[spi]?.rekeySA,
+                        sentAt: 0)
+                }
+            }
+        func finds(_ coalition: Coalition) -> Int {
+            var coalition = coalition
+            coalition.conclude(from: recording, secrets)
+            return coalition.keks.count { secrets.keks[$0]?.madeAt ?? 0 >= end }
+                + coalition.sas.count { secrets.sas[$0]?.madeAt ?? 0 >= end }
+        }
+        #expect(finds(both) == 0)
+        #expect(finds(stays) == 4, "who stays finds two KEKs and two data keys")
+    }
+
     @Test func aNewcomerUnderBackwardSecrecyLearnsNothingFromBefore() throws {
         for backwardSecrecy in [true, false] {
             let world = try World(TreeTests.options(backwardSecrecy: backwardSecrecy))

@@ -50,6 +50,35 @@ import Testing
 
     private func vpnVerdicts(_ world: World) -> [VerdictReport] { world.verdicts.filter(\.isVPN) }
 
+    @Test func itComesChangesAndGoesByTheInventory() throws {
+        let world = try world { _ in
+        } options: {
+            $0.vpns = []
+        }
+        try world.bringUp()
+        let added = try world.apply { $0.vpns = [entry()] }
+        #expect(added.changes.map(\.kind) == [.vpn] && added.rekeys.map(\.causes) == [["vpn"]])
+        let first = try #require(added.transactions["hub-site1"])
+        #expect(world.run(.seconds(30)) { world.verdict(first)?.verdict == "confirmed" && isUp(world) })
+        world.run(.seconds(20))
+        let changed = try world.apply { $0.vpns[0].flows.removeLast() }
+        #expect(changed.changes.map(\.details) == [["flows"]])
+        let second = try #require(changed.transactions["hub-site1"])
+        #expect(second > first)
+        #expect(world.run(.seconds(30)) { world.verdict(second)?.verdict == "confirmed" })
+        world.run(.seconds(20))
+        let longer = try world.apply { $0.vpns[0].lifetime = .seconds(7_200) }
+        #expect(longer.rekeys.isEmpty && longer.changes.map(\.details) == [["lifetime"]])
+        let gone = try world.apply { $0.vpns = [] }
+        #expect(gone.profiles == ["hub", "site1"])
+        world.run(.seconds(10))
+        #expect(try world.client("site1").outbound.isEmpty && world.server.snapshot(now: world.now).vpns.isEmpty)
+        let again = try world.apply { $0.vpns = [entry()] }
+        #expect(try #require(again.transactions["hub-site1"]) > second, "its numbers go on")
+        #expect(world.run(.seconds(30)) { isUp(world) })
+        #expect(throws: CommandError.self) { try world.apply { $0.vpns[0].ends = ["hub", "nobody"] } }
+    }
+
     @Test(arguments: [["hub", "site1"], ["site1", "hub"]])
     func itIsMadeWhenBothEndsAreThere(order: [String]) throws {
         let world = try world()

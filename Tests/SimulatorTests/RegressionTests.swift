@@ -38,12 +38,12 @@ import Testing
     ]
 
     @Test(arguments: laterSeeds) func theLaterFaultIsGone(what: String, seed: UInt64) throws {
-        let outcome = try Simulation(Scenario(seed: seed, vpns: false)).run()
-        #expect(outcome.violations == [], "\(what): satsim --no-vpns --seed \(seed)")
+        let outcome = try Simulation(Scenario(seed: seed, vpns: false, applies: false)).run()
+        #expect(outcome.violations == [], "\(what): satsim --no-vpns --fixed --seed \(seed)")
     }
 
     @Test(arguments: seeds) func theFaultIsGone(what: String, seed: UInt64) throws {
-        let outcome = try Simulation(Scenario(seed: seed, trees: false)).run()
-        #expect(outcome.violations == [], "\(what): satsim --flat --seed \(seed)")
+        let outcome = try Simulation(Scenario(seed: seed, trees: false, applies: false)).run()
+        #expect(outcome.violations == [], "\(what): satsim --flat --fixed --seed \(seed)")
     }
 }

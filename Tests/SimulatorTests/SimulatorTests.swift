@@ -32,9 +32,11 @@ import Testing
     ]
 
     private static let kinds = [
-        "address translation", "backward secrecy", "bursts of loss", "corruption", "drifting clocks", "duplicates",
+        "address translation", "backward secrecy", "bursts of loss", "changes of the inventory", "corruption",
+        "drifting clocks", "duplicates",
         "early COMMIT", "jitter", "key tree", "loss", "rate and queue", "reordering", "shared control address",
-        "short ISAKMP SAs", "short KEKs", "short data SAs", "sim.attack", "sim.bad-weather", "sim.class-loss",
+        "short ISAKMP SAs", "short KEKs", "short data SAs", "sim.apply", "sim.attack", "sim.bad-weather",
+        "sim.class-loss",
         "sim.crash", "sim.crash-soon", "sim.deaf", "sim.forgery", "sim.mute", "sim.partition", "sim.rebinding",
         "sim.refuses-sas", "sim.rekey", "sim.revoke", "sim.server-crash", "sim.server-crash-soon", "sim.shutdown",
         "sim.worn",
