@@ -18,6 +18,11 @@ public final class ControlReply {
     /// Answers. Only the first call counts.
     public func send(status: Int, json: [UInt8]) { exchange.send(status: status, json: json) }
 
+    /// Answers with something else than JSON.
+    public func send(status: Int, octets: [UInt8], type: String) {
+        exchange.send(status: status, json: octets, type: type)
+    }
+
     /// Answers with a value, encoded with sorted keys.
     public func send(status: Int = 200, _ value: some Encodable) {
         if let json = try? JSONText.encode(value) {

@@ -201,13 +201,13 @@ internal import Glibc
         return unsafe ControlRequest(method: method, target: String(cString: uri), body: body)
     }
 
-    func send(status: Int, json: [UInt8]) {
+    func send(status: Int, json: [UInt8], type: String = "application/json") {
         guard let request = unsafe request else { return }
         unsafe self.request = nil
         whenGone = nil
         watch = nil
         let headers = unsafe evhttp_request_get_output_headers(request)
-        unsafe evhttp_add_header(headers, "Content-Type", "application/json")
+        unsafe evhttp_add_header(headers, "Content-Type", type)
         unsafe evhttp_add_header(headers, "Cache-Control", "no-store")
         // One request per connection: that keeps the count of connections true.
         unsafe evhttp_add_header(headers, "Connection", "close")

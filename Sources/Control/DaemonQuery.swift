@@ -28,6 +28,12 @@ public struct DaemonQuery: Sendable {
         return ask("POST", target, body: body)
     }
 
+    /// Asks for something that is not JSON; the answer's body as it came.
+    public func fetch(_ method: String, _ target: String) throws(ControlError) -> (status: Int, body: [UInt8]) {
+        try ControlClient.request(
+            socket: socket, method: method, target: target, body: method == "POST" ? [] : nil, timeout: timeout)
+    }
+
     private func ask(_ method: String, _ target: String, body: [UInt8]?) -> Outcome {
         let answer: (status: Int, body: [UInt8])
         do {

@@ -126,6 +126,9 @@ struct GroupState {
     /// New keys that a member made necessary and that wait for their turn; and when the last such ones were made.
     var renewal: (at: Instant, reason: RekeyReason)?
     var renewedAt: Instant?
+    /// Members that report newer keys than ours, and since when somebody does: no keys of the group are given out.
+    var ahead: [String: Report] = [:]
+    var aheadSince: Instant?
 
     /// That, with what the newest transaction under way has taught so far.
     var newestExperience: PushExperience {

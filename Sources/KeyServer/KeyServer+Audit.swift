@@ -49,16 +49,16 @@ extension KeyServer {
         self.hold = nil
         log(
             .warning, "keys.released", ["seconds": (now - hold.since).secondsText, "profiles": "\(heldProfiles.count)"])
-        for id in groups.keys.sorted() { goOn(id, after: now - hold.since, now: now) }
-        let names = heldProfiles.sorted()
-        heldProfiles = []
-        for name in names { sendProfile(to: name, now: now) }
+        for id in groups.keys.sorted() where groups[id]?.ahead.isEmpty == true {
+            goOn(id, after: now - hold.since, now: now)
+        }
+        releaseProfiles(now: now)
         drainEndpoint(now: now)
         advanceGroups(to: now)
     }
 
     /// What was planned when keys were held back is still to come.
-    private func goOn(_ id: UInt32, after pause: Duration, now: Instant) {
+    func goOn(_ id: UInt32, after pause: Duration, now: Instant) {
         for transaction in groups[id]?.open.keys.sorted() ?? [] {
             let end = groups[id]?.open[transaction]?.sender.deactivateAt
             groups[id]?.open[transaction]?.sender.pause(for: pause)

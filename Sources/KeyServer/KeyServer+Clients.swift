@@ -148,7 +148,7 @@ extension KeyServer {
     func sendProfile(to name: String, now: Instant) {
         dueProfiles.remove(name)
         guard var client = clients[name], let association = client.association else { return }
-        guard hold == nil else {
+        guard !isWaiting(name) else {
             heldProfiles.insert(name)
             return
         }
@@ -372,8 +372,7 @@ extension KeyServer {
                 continue
             }
             guard let standing = standing(of: member, in: report, now: now) else {
-                let group = groups[report.group]?.entry.name ?? ""
-                log(.error, "status.from-the-future", by: name, ["client": name, "group": group], now: now)
+                noteReportFromTheFuture(report, from: name, now: now)
                 continue
             }
             // It may have them by a profile whose answer got lost.

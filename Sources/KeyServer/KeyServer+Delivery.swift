@@ -31,10 +31,11 @@ extension KeyServer {
     func nextDeadline(of group: GroupState) -> Instant {
         var waits: [Instant] = []
         // While keys are held back senders stand still.
-        for transaction in group.open.values where hold == nil {
+        let isHeld = isHeld(group.entry.id)
+        for transaction in group.open.values where !isHeld {
             if let due = transaction.sender.due { waits.append(due) }
         }
-        return group.nextDeadline(senderWaits: waits, isHeld: hold != nil)
+        return group.nextDeadline(senderWaits: waits, isHeld: isHeld)
     }
 
     /// Starts the transaction that is due, if one is.
@@ -70,7 +71,7 @@ extension KeyServer {
                 finish(held, open, group: id, now: now)
                 return
             }
-            guard hold == nil else {
+            guard !isHeld(id) else {
                 groups[id]?.open[transaction] = open
                 return
             }
@@ -275,7 +276,7 @@ extension KeyServer {
 
     /// Drops data SAs that are over.
     private func forget(_ id: UInt32, now: Instant) {
-        guard hold == nil, let group = groups[id] else { return }
+        guard !isHeld(id), let group = groups[id] else { return }
         let live = group.live(now: now)
         if live.count != group.data.count { groups[id]?.data = live }
     }

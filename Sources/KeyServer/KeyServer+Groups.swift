@@ -150,6 +150,7 @@ extension KeyServer {
     ) throws(CommandError) -> [Record] {
         let id = group.entry.id
         if let hold { throw .heldBack(hold.reason) }
+        if let name = group.ahead.keys.min() { throw .heldBack(Self.aheadReason(name, of: group.entry.name)) }
         // A revocation that could not be started waits for its next try, and the removed member knows the KEK until
         // then: what comes before does its work.
         let isRevoking = group.renewal?.reason == .revocation

@@ -84,20 +84,25 @@ extension KeyServer {
         if count > 0 { log(.info, "state.restored", ["clients": "\(count)"]) }
     }
 
+    /// Gives a group that was just made to those of its members that are there.
+    /// - Returns: their names.
+    @discardableResult
+    func serve(_ id: UInt32, reason: RekeyReason, now: Instant) -> [String] {
+        let names = groups[id]?.members.keys.filter { clients[$0]?.association != nil }.sorted() ?? []
+        guard !names.isEmpty else { return [] }
+        for name in names {
+            enterTree(name, of: id, now: now)
+            if groups[id]?.members[name]?.role.maySend == true { assignSenderID(to: name, in: id, now: now) }
+        }
+        deliverByUnicast(id, reason: reason, now: now)
+        return names
+    }
+
     /// Every group has new keys. Whose ISAKMP SA was restored gets them by unicast, a few at a time, with a verdict.
     func serveRestored(now: Instant) {
         guard !owners.isEmpty else { return }
         var served: Set<String> = []
-        for id in groups.keys.sorted() {
-            let names = groups[id]?.members.keys.filter { clients[$0]?.association != nil }.sorted() ?? []
-            guard !names.isEmpty else { continue }
-            served.formUnion(names)
-            for name in names {
-                enterTree(name, of: id, now: now)
-                if groups[id]?.members[name]?.role.maySend == true { assignSenderID(to: name, in: id, now: now) }
-            }
-            deliverByUnicast(id, reason: .restarted, now: now)
-        }
+        for id in groups.keys.sorted() { served.formUnion(serve(id, reason: .restarted, now: now)) }
         // In no group any more: its profile says so.
         for name in Set(owners.values).subtracting(served).sorted() { sendProfile(to: name, now: now) }
     }

@@ -199,6 +199,7 @@ public final class KeyServer {
                 continue
             }
             let heldKeys = takeOutOfTree(removed, of: id)
+            forgetReport(of: name, in: id, now: now)
             groups[id]?.giveUp(on: removed, heldKeys: heldKeys, now: now)
             do {
                 transactions[entry.name] = try startTransaction(group: id, newKEK: true, reason: .revocation, now: now)

@@ -44,6 +44,8 @@ public enum RekeyReason: String, Sendable, Hashable, Codable {
     case moved
     /// The configuration says something else of a VPN's flows or suite.
     case changed
+    /// The state was older than what members had.
+    case recovered
 }
 
 /// The end of a transaction, by name.
@@ -94,6 +96,8 @@ public enum CommandError: Error, Hashable, Sendable {
     case heldBack(String)
     /// One of its ends is revoked.
     case deadVPN(String)
+    /// No member has newer keys than we know.
+    case nothingToRecover
     /// The new keys do not fit one datagram.
     case tooLarge(group: String)
     /// libcrypto refused.
@@ -112,6 +116,7 @@ extension CommandError: CustomStringConvertible {
         case .alreadyRevoked(let name): "client '\(name)' is revoked already"
         case .heldBack(let reason): "no new keys are given out: \(reason)"
         case .deadVPN(let name): "an end of VPN '\(name)' is revoked"
+        case .nothingToRecover: "no member has newer keys than this key server knows: there is nothing to recover"
         case .tooLarge(let name): "the keys of group '\(name)' do not fit one datagram; give it fewer flows"
         case .badInventory(let reason): "the inventory contradicts itself: \(reason)"
         case .store(let error): "the state cannot be read: \(error)"

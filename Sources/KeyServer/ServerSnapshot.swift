@@ -140,6 +140,9 @@ extension KeyServer {
         let ordered = groups.values.sorted { $0.entry.name < $1.entry.name }
         var alarms: [String] = []
         if let hold { alarms.append("no keys are given out: \(hold.reason)") }
+        for group in ordered {
+            for name in group.ahead.keys.sorted() { alarms.append(Self.aheadReason(name, of: group.entry.name)) }
+        }
         for client in clients.values.sorted(by: { $0.name < $1.name }) where !client.isRevoked {
             if client.association == nil { alarms.append("client \(client.name) is not registered") }
         }

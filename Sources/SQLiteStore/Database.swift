@@ -62,6 +62,23 @@ enum Column {
         }
     }
 
+    /// Copies all of it into a new file of mode 0600, by SQLite's backup.
+    func copy(to path: String) throws(StoreError) {
+        let descriptor = unsafe Glibc.open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0o600)
+        guard descriptor >= 0 else { throw .unavailable(unsafe String(cString: strerror(errno))) }
+        close(descriptor)
+        var opened: OpaquePointer?
+        let code = unsafe sqlite3_open_v2(path, &opened, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, nil)
+        defer { unsafe sqlite3_close_v2(opened) }
+        guard code == SQLITE_OK, let copy = unsafe opened else { throw Self.error(code) }
+        guard let backup = unsafe sqlite3_backup_init(copy, "main", connection, "main") else {
+            throw Self.error(unsafe sqlite3_errcode(copy))
+        }
+        let step = unsafe sqlite3_backup_step(backup, -1)
+        let end = unsafe sqlite3_backup_finish(backup)
+        guard step == SQLITE_DONE, end == SQLITE_OK else { throw Self.error(step == SQLITE_DONE ? end : step) }
+    }
+
     /// Runs a statement without values whose rows, if any, do not matter.
     func run(_ text: String) throws(StoreError) {
         let code = unsafe sqlite3_exec(connection, text, nil, nil, nil)

@@ -26,6 +26,11 @@ public import Store
     /// The greatest of all records: it counts every write to the store, so that a name which is removed and comes back
     /// does not count anew.
     private var revision: Int
+    /// Drawn when the store was made.
+    let id: [UInt8]
+
+    /// The number of the newest record.
+    public var newestRevision: UInt64 { UInt64(clamping: revision) }
 
     /// Opens a store, or makes one where there is no file.
     ///
@@ -50,6 +55,7 @@ public import Store
         try database.run("PRAGMA journal_mode = WAL")
         try database.run("PRAGMA synchronous = FULL")
         revision = try database.number("SELECT max(revision) FROM record")
+        id = try database.row("SELECT id FROM store", [])?.first?.octets ?? []
         self.database = database
     }
 
@@ -91,6 +97,15 @@ public import Store
         let sealed = try seal.seal(Secret(check), name: "", revision: 0, random: random)
         try database.execute("INSERT INTO store (id, sealed) VALUES (?, ?)", [.blob(id), .blob(sealed)])
         return seal
+    }
+
+    /// The database as a file would have it, all of one moment. The copy is made beside the file and removed again.
+    func image() throws(StoreError) -> [UInt8] {
+        let aside = path + ".copy"
+        WholeFile.remove(aside)
+        defer { WholeFile.remove(aside) }
+        try database.copy(to: aside)
+        return try WholeFile.read(aside)
     }
 
     // MARK: Records

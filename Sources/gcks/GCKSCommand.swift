@@ -20,5 +20,6 @@ internal import ArgumentParser
             ClientsCommand.self, VPNsCommand.self, SasCommand.self, RekeyCommand.self, RevokeCommand.self,
             AuditCommand.self,
             ApplyCommand.self, ExportCommand.self, HistoryCommand.self, RollbackCommand.self, DiffCommand.self,
+            BackupCommand.self, RestoreCommand.self, RecoverCommand.self,
         ])
 }

@@ -122,6 +122,7 @@ final class ServerDaemon {
                 loop.stop()
             }
         }
+        try noteRestore()
         events.append(
             AuditEvent(
                 "gcks.started",
@@ -145,6 +146,15 @@ final class ServerDaemon {
         try loop.run()
         control?.close()
         if let failure { throw failure }
+    }
+
+    /// The first start after `gcks restore` says so.
+    private func noteRestore() throws {
+        guard let note = try store.value(of: RestoredState.note) else { return }
+        let time = String(decoding: note.revealed(), as: UTF8.self)  // a time, no key
+        logger.warning("state.restored", metadata: ["at": "\(time)"])
+        events.append(AuditEvent("state.restored", ["at": time]))
+        unrecorded.append(.remove(RestoredState.note))
     }
 
     // MARK: The engine
@@ -241,6 +251,8 @@ final class ServerDaemon {
         case ("GET", "/v1/sas"): reply.send(snapshot.sas)
         case ("POST", "/v1/rekey"): rekey(request, reply)
         case ("POST", "/v1/revoke"): revoke(request, reply)
+        case ("POST", "/v1/recover"): recover(request, reply)
+        case ("POST", "/v1/backup"): backup(request, reply)
         case ("GET", "/v1/audit"): auditHead(reply)
         case ("POST", "/v1/audit/rotate"): rotateAudit(request, reply)
         default: reply.send(status: 404, error: "there is no \(request.method) \(request.path)")
@@ -280,6 +292,35 @@ final class ServerDaemon {
         do {
             let transactions = try server.revoke(client: order.client, now: loop.now)
             answer(Waiter(reply: reply, open: transactions, client: order.client), waits: order.wait ?? false)
+        } catch {
+            refuse(reply, "\(error)")
+        }
+        pump()
+    }
+
+    /// The copy goes back to who asked, whose rights write the file.
+    private func backup(_ request: ControlRequest, _ reply: ControlReply) {
+        guard let store = store as? SQLiteStore, let key = settings.state?.masterKey else {
+            return reply.send(status: 409, error: "no state-file is configured: there is nothing to copy")
+        }
+        do {
+            let copy = try StoreBackup(of: store, microseconds: Self.microseconds)
+            audit("operator.backup", of: request, ["revision": "\(copy.revision)"])
+            reply.send(status: 200, octets: copy.octets(masterKey: key), type: "application/octet-stream")
+        } catch {
+            reply.send(status: 500, error: "the state file: \(error)")
+        }
+        pump()
+    }
+
+    private struct RecoverRequest: Decodable { var wait: Bool? }
+
+    private func recover(_ request: ControlRequest, _ reply: ControlReply) {
+        let order = try? JSONText.decode(RecoverRequest.self, from: request.body)
+        audit("operator.recover", of: request, [:])
+        do {
+            let transactions = try server.recover(now: loop.now)
+            answer(reply, transactions: transactions, client: nil, waits: order?.wait ?? false)
         } catch {
             refuse(reply, "\(error)")
         }

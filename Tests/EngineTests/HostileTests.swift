@@ -37,6 +37,41 @@ import Testing
         #expect(world.group.members.first { $0.client == "mallory" }?.confirmedTransaction == 0)
     }
 
+    /// Who claims to have newer keys than there are stops its group, and no longer than until it is revoked.
+    @Test(arguments: [2_000_000, UInt64.max], [false, true])
+    func keysFromTheFutureStopAGroupUntilTheMemberIsRevoked(claim: UInt64, isOpen: Bool) throws {
+        let world = try HostileMembers()
+        world.register(world.mallory)
+        world.register(world.bob)
+        var open: UInt64?
+        if isOpen {
+            open = try world.keyServer.rekey(group: "news", includingKEK: false, now: world.now)
+            world.drainServer()
+        }
+        try world.send(report(1, complete: claim), from: world.mallory)
+        let (profiles, pushes) = (world.bob.profiles.count, world.pushes.count)
+        #expect(throws: CommandError.self) {
+            try world.keyServer.rekey(group: "news", includingKEK: true, now: world.now)
+        }
+        #expect(world.run(.seconds(4 * 3_600)) < 20_000, "rekeys come due, and nothing spins")
+        // BEACONs go on, but for those of rounds that stand still.
+        #expect(world.bob.profiles.count == profiles && (isOpen || world.pushes.count > pushes))
+        let status = world.keyServer.snapshot(now: world.now)
+        #expect(status.state == "degraded" && status.alarms.contains { $0.contains("gcks revoke mallory") })
+        if claim == .max {
+            #expect(throws: CommandError.heldBack("what client mallory reports cannot be; revoke it first")) {
+                try world.keyServer.recover(now: world.now)
+            }
+        }
+        _ = try world.keyServer.revoke(client: "mallory", now: world.now)
+        world.drainServer()
+        world.run(.seconds(60))
+        #expect(world.bob.profiles.count > profiles)
+        #expect(world.verdicts.last { $0.reason == .revocation }?.verdict == "confirmed")
+        if let open { #expect(world.verdicts.contains { $0.transaction == open }) }
+        #expect(!world.keyServer.snapshot(now: world.now).alarms.contains { $0.contains("newer keys") })
+    }
+
     @Test func aMemberDoesNotConfirmForAnother() throws {
         let world = try HostileMembers()
         world.register(world.mallory)

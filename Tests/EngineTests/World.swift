@@ -57,7 +57,7 @@ final class World {
     var serverDiesAfter: Int?
     private(set) var isServerDown = false
     let serverTerminal: TerminalID
-    let store = MemoryStore()
+    private(set) var store = MemoryStore()
     /// Every record that the server wanted stored, in order.
     private(set) var records: [Record] = []
     private(set) var clients: [String: Client] = [:]
@@ -189,7 +189,10 @@ final class World {
     }
 
     /// The server's process dies, and what it had to do with it; a new one starts with what is stored.
-    func restartServer(_ adjust: (inout KeyServer.Configuration) -> Void = { _ in }) throws {
+    func restartServer(
+        with old: MemoryStore? = nil, _ adjust: (inout KeyServer.Configuration) -> Void = { _ in }
+    ) throws {
+        if let old { store = old }
         serverRuns += 1
         (isServerDown, serverDiesAfter) = (false, nil)
         var configuration = serverConfiguration

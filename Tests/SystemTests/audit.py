@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""System test of the audit file: its disk is full, it is removed, its lines are spoilt; while a stream flows.
+"""System test of the audit file: its disk is full, it is removed, its lines are spoilt, while a stream flows; and of
+backups.
 
 Usage: audit.py FOLDER_WITH_THE_PROGRAMS
 One line per check, `ok: ` or `FAILED: `; exit status 0 if all are ok. It runs in namespaces that end with it.
@@ -148,6 +149,45 @@ class AuditTest(SystemTest):
         self.file.write_bytes(good)
         self.check("as it was: good, with the daemon stopped", self.verify().returncode == 0, self.verify())
 
+    def backup(self) -> None:
+        """A copy while it runs, put back after more rekeys."""
+        copy = self.folder / "copy"
+        self.segment.start("gcks")
+        self.within("daemon back: everything is current", 20, self.all_current, self.state)
+        done = self.segment.command("gcks", "backup", str(copy))
+        self.check("gcks backup copies the state of a running daemon, mode 0600", done.returncode == 0
+                   and copy.stat().st_mode & 0o777 == 0o600, done)
+        for _ in range(3):
+            self.segment.command("gcks", "rekey", "news", "--kek", "--wait")
+        before = self.segment.ask("gcks", "groups")[0]
+        done = self.segment.command("gcks", "restore", str(copy))
+        self.check("gcks restore is refused while the daemon runs", done.returncode == 1
+                   and "another daemon is running" in done.stderr, done)
+        self.lab.stop("gcks")
+        done = self.segment.command("gcks", "restore", str(copy))
+        self.check("and over a newer state", done.returncode == 1 and "newer than the backup" in done.stderr, done)
+        octets = bytearray(copy.read_bytes())
+        octets[len(octets) // 2] ^= 1
+        bad = self.folder / "bad"
+        bad.write_bytes(octets)
+        done = self.segment.command("gcks", "restore", "--force", str(bad))
+        self.check("and from a damaged copy", done.returncode == 1 and "it is damaged" in done.stderr, done)
+        done = self.segment.command("gcks", "restore", "--force", str(copy))
+        self.check("with --force it is put back, and the other state is set aside", done.returncode == 0
+                   and "restored" in done.stdout and list((self.folder / "gcks").glob("state.db.before-restore-*")), done)
+        self.segment.start("gcks")
+        self.within("the clients register anew and are current", 60, self.all_current, self.state)
+        after = self.segment.ask("gcks", "groups")[0]
+        self.check("with greater numbers than ever before", after["transaction"] > before["transaction"]
+                   and after["epoch"] > before["epoch"], (before, after))
+        self.check("the audit file tells of it, and is good", self.verify().returncode == 0
+                   and any(event["event"] == "state.restored" for event in self.events()), self.verify())
+        done = self.segment.command("gcks", "recover")
+        self.check("and there is nothing to recover", done.returncode == 1 and "nothing to recover" in done.stderr, done)
+        self.lab.stop("gcks")
+        done = self.segment.command("gcks", "backup", str(copy))
+        self.check("gcks backup works with the daemon stopped, too", done.returncode == 0, done)
+
     def play(self) -> None:
         self.segment.build()
         self.prepare()
@@ -155,6 +195,7 @@ class AuditTest(SystemTest):
         self.full()
         self.removed()
         self.spoilt()
+        self.backup()
 
 
 if __name__ == "__main__":
