@@ -95,7 +95,7 @@ let package = Package(
         module(
             "DesiredState", ["Settings", "KeyServer", "Store", "Cryptography", "Basics"]),
         module("Control", ["EventLoop", "CLibevent", "Cryptography", "Basics", logging]),
-        module("Commands", ["Control", "Settings", arguments, logging]),
+        module("Commands", ["Control", "Settings", "CLinux", arguments, logging]),
 
         // Programs: wiring only
         .executableTarget(

@@ -35,7 +35,9 @@ public struct StartOptions<Settings: ProgramSettings>: ParsableArguments {
         LogfmtHandler.bootstrap(level: logLevel.level)
         do {
             let keyLog = try keyLog.map { try KeyLog(directory: $0) }
-            try daemon(settings, keyLog, Logger(label: Settings.program))
+            let logger = Logger(label: Settings.program)
+            Hardening.begin(logger)
+            try daemon(settings, keyLog, logger)
         } catch {
             Terminal.complain("\(Settings.program): \(error)")
             throw ExitCode(ExitStatus.error)

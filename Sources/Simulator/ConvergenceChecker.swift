@@ -71,7 +71,7 @@ final class ConvergenceChecker: Checker {
         simulation.transactions += 1
         if lastRekeys[group] == 0 { lastRekeys[group] = transaction }
         // A look at the end of its time, whatever else happens.
-        simulation.queue.schedule(.check, at: simulation.now + verdictTime + .seconds(1))
+        simulation.queue.schedule(.check, at: simulation.now + verdictTime + simulation.audit.longest + .seconds(1))
     }
 
     private func ended(_ report: VerdictReport, _ simulation: Simulation) {
@@ -138,7 +138,7 @@ final class ConvergenceChecker: Checker {
     private func overdue(_ simulation: Simulation) {
         for (group, transactions) in pending.sorted(by: { $0.key < $1.key }) {
             for (transaction, state) in transactions.sorted(by: { $0.key < $1.key })
-            where simulation.now - state.startedAt > verdictTime {
+            where simulation.now - state.startedAt > verdictTime + simulation.audit.longest {
                 simulation.violate(name, "no verdict on transaction \(transaction) of \(group)")
                 return
             }

@@ -19,6 +19,8 @@ struct EventQueue {
         case faultsEnd
         case sabotage
         case check
+        case auditFails
+        case auditWorks
     }
     private struct Entry {
         var at: Instant

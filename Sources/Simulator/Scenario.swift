@@ -45,6 +45,7 @@ public struct Scenario: Sendable {
     public var sharesControlAddress = false
     /// Do data planes refuse SAs now and then?
     public var refusesSAs = true
+    public var auditOutages: [AuditOutage] = []
     /// What is to be broken on purpose.
     public var sabotage: Sabotage?
     /// Are the costly checks (every receiver against every sender) made after each change?

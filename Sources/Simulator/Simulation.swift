@@ -48,6 +48,7 @@ public final class Simulation {
     var kinds: Set<String> = []
     /// When the key server's clock was set back, by so much.
     var setBack: UInt64 = 0
+    var audit = AuditState()
 
     public init(_ scenario: Scenario) throws {
         self.scenario = scenario
@@ -97,6 +98,7 @@ public final class Simulation {
         let faultsBegin = now + scenario.startSpread + .seconds(15)
         if scenario.faultTime > .zero { queue.schedule(.fault, at: faultsBegin) }
         scheduleRebindings(from: faultsBegin)
+        scheduleAuditOutages(from: faultsBegin)
         queue.schedule(.faultsEnd, at: faultsBegin + scenario.faultTime)
         if scenario.sabotage != nil { queue.schedule(.sabotage, at: faultsBegin + scenario.faultTime + .seconds(1)) }
         while !isOver, violations.isEmpty, let next = queue.pop() {
@@ -135,6 +137,8 @@ public final class Simulation {
         case .faultsEnd: endFaults()
         case .sabotage: commitSabotage()
         case .check: break
+        case .auditFails: auditFails()
+        case .auditWorks: auditWorks()
         }
         observe(.stepDone)
     }
@@ -168,6 +172,8 @@ public final class Simulation {
     func stopServer() {
         guard server.engine != nil else { return }
         (server.engine, server.wakeAt, server.outputsLeft) = (nil, nil, nil)
+        // What waits is in the store; the next run finds out by itself.
+        audit.isKnown = false
         note("gcks", LogEvent(.warning, "sim.server-stopped"))
         observe(.serverStopped)
     }
@@ -223,6 +229,7 @@ public final class Simulation {
         while let engine = server.engine {
             let output = engine.poll()
             if case .wait(let until) = output {
+                if tellOfAudit(engine) { continue }
                 guard let until else { return }
                 guard server.wakeAt.map({ until < $0 || $0 < now }) ?? true else { return }
                 server.spins = until <= now ? server.spins + 1 : 0
@@ -231,7 +238,7 @@ public final class Simulation {
                 queue.schedule(.wakeServer, at: max(until, now))
                 return
             }
-            if case .audit = output { continue }
+            guard mayDo(output) else { continue }
             if let left = server.outputsLeft {
                 guard left > 0 else { return stopServer() }
                 server.outputsLeft = left - 1

@@ -118,9 +118,11 @@ final class AuditTrail {
         }
         (failure, failedAt) = (nil, nil)
         guard omitted > 0 else { return changes }
-        let count = omitted
+        let event = AuditEvent("audit.omitted", ["events": "\(omitted)"])
         omitted = 0
-        return changes + write([AuditEvent("audit.omitted", ["events": "\(count)"])])
+        let done = changes
+        changes = []
+        return done + write([event])
     }
 
     private func add(_ event: AuditEvent, at time: Date) {

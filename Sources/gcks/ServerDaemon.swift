@@ -2,6 +2,7 @@
 
 internal import Audit
 internal import Basics
+internal import Commands
 internal import Control
 internal import Cryptography
 internal import DesiredState
@@ -113,6 +114,7 @@ final class ServerDaemon {
             server.advance(to: loop.now)
             pump()
         }
+        Hardening.keep([], logger)
         auditTimer = loop.makeTimer { [unowned self] in pump() }
         for signal in [SIGINT, SIGTERM] {
             loop.onSignal(signal) { [unowned self] in

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import Basics
+internal import Commands
 internal import Control
 internal import Cryptography
 internal import DataPlane
@@ -77,6 +78,7 @@ final class ClientDaemon {
         defer { backend.stop() }
         try openSocket(settings.gcks.port)
         try openSocket(settings.gcks.natPort)
+        Hardening.keep([.networkAdministration, .rawSockets], logger)
         timer = loop.makeTimer { [unowned self] in
             member.advance(to: loop.now)
             pump()

@@ -42,6 +42,9 @@ struct SimulateCommand: ParsableCommand {
     @Flag(help: "Draw no key trees: every group revokes by unicast.")
     var flat = false
 
+    @Flag(help: "Let the key server's audit file fail now and then.")
+    var audit = false
+
     @Flag(help: "Say of each seed what there was, and what each checker looked at.")
     var coverage = false
 
@@ -59,10 +62,16 @@ struct SimulateCommand: ParsableCommand {
         if let members {
             try show(Simulation(.calm(members: members, seed: first, seconds: spread)).run())
         } else if let seed {
-            try show(Simulation(Scenario(seed: seed, trees: !flat)).run())
+            try show(Simulation(scenario(seed)).run())
         } else {
             try sweep()
         }
+    }
+
+    private func scenario(_ seed: UInt64) -> Scenario {
+        var scenario = Scenario(seed: seed, trees: !flat)
+        if audit { scenario.drawAuditOutages() }
+        return scenario
     }
 
     private func show(_ outcome: Outcome) throws {
@@ -84,7 +93,7 @@ struct SimulateCommand: ParsableCommand {
         for violation in outcome.violations {
             print("VIOLATION (\(violation.checker)) at \((violation.at - .zero).secondsText) s: \(violation.text)")
         }
-        print("replay: satsim \(flat ? "--flat " : "")--seed \(outcome.seed)")
+        print("replay: satsim \(flat ? "--flat " : "")\(audit ? "--audit " : "")--seed \(outcome.seed)")
     }
 
     private func sweep() throws {
@@ -92,8 +101,8 @@ struct SimulateCommand: ParsableCommand {
         let start = clock.now
         var (virtual, events, transactions, faults, failed) = (Duration.zero, UInt64(0), 0, 0, [UInt64]())
         for seed in first..<first + UInt64(seeds) {
-            let outcome = try Simulation(Scenario(seed: seed, trees: !flat)).run()
-            if twice, try Simulation(Scenario(seed: seed, trees: !flat)).run().hash != outcome.hash {
+            let outcome = try Simulation(scenario(seed)).run()
+            if twice, try Simulation(scenario(seed)).run().hash != outcome.hash {
                 print("VIOLATION (replay): seed \(seed) does not replay")
                 failed.append(seed)
             }

@@ -40,6 +40,16 @@ import Testing
         "sim.worn",
     ]
 
+    /// Keys are held back while the audit file cannot be written; afterwards everything holds that must, and every
+    /// transaction has its verdict.
+    @Test(arguments: [UInt64](1...16)) func anAuditFileThatFailsBreaksNothing(seed: UInt64) throws {
+        var scenario = Scenario(seed: seed)
+        scenario.drawAuditOutages()
+        let outcome = try Simulation(scenario).run()
+        #expect(outcome.violations.isEmpty, "satsim --audit --seed \(seed): \(outcome.lastEvents.suffix(20))")
+        #expect(outcome.kinds.contains("audit outage"))
+    }
+
     /// Without a fault nobody is named, and everybody is confirmed in the first round.
     @Test func manyMembersWithoutFaults() throws {
         let outcome = try Simulation(.calm(members: 60, seed: 1, seconds: 20)).run()

@@ -7,7 +7,7 @@ import Testing
 /// over IPv6 with groups of both families, `audit.py`, where the audit file's disk is full and its lines are
 /// spoilt, and `apply.py`, which changes clients and groups while a stream flows.
 @Suite(.serialized) struct SystemTests {
-    @Test(arguments: [("system.py", 53), ("ipv6.py", 17), ("audit.py", 35), ("apply.py", 30)])
+    @Test(arguments: [("system.py", 53), ("ipv6.py", 17), ("audit.py", 39), ("apply.py", 30)])
     func daemonsBearWhatOperatorsAndNetworksDoToThem(script: String, checks: Int) throws {
         let folder = URL(filePath: #filePath).deletingLastPathComponent()
         let process = Process()

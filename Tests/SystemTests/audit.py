@@ -68,6 +68,25 @@ class AuditTest(SystemTest):
         self.check("gcks audit show finds a client's lines", done.returncode == 0 and "keys.sent" in done.stdout
                    and "client=hub" not in done.stdout, done)
 
+    def given_up(self) -> None:
+        """What the daemons gave up, by the kernel's word."""
+        # Of the namespace that the numbers of our processes are from.
+        mounted = self.folder / "proc"
+        mounted.mkdir()
+        self.lab.run(None, "mount", "-t", "proc", "proc", str(mounted))
+        for name, kept in [("gcks", 0), ("hub", 1 << 12 | 1 << 13)]:
+            process = mounted / str(self.lab.processes[name].pid)
+            status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
+            words = {key: status[key].strip() for key in ("CapPrm", "CapEff", "CapBnd", "CapInh", "CapAmb")}
+            sets = {key: int(value, 16) for key, value in words.items()}
+            self.check(f"{name}: no capability is left but those it needs",
+                       sets == {"CapPrm": kept, "CapEff": kept, "CapBnd": kept, "CapInh": 0, "CapAmb": 0}, words)
+            core = next(line for line in (process / "limits").read_text().splitlines() if line.startswith("Max core"))
+            locked = int(status["VmLck"].split()[0]) > 1_000 or self.segment.logged(name, "memory.not-locked")
+            self.check(f"{name}: no new rights, no core file, memory locked where that is allowed",
+                       status["NoNewPrivs"].strip() == "1" and core.split()[4:6] == ["0", "0"] and locked,
+                       (status["NoNewPrivs"], core, status["VmLck"]))
+
     def full(self) -> None:
         """No room for one more line."""
         filler = self.disk / "filler"
@@ -192,6 +211,7 @@ class AuditTest(SystemTest):
         self.segment.build()
         self.prepare()
         self.told()
+        self.given_up()
         self.full()
         self.removed()
         self.spoilt()

@@ -164,7 +164,7 @@ extension TidyTests {
         "Control": [
             "EventLoop", "CLibevent", "Cryptography", "Basics", "Logging", "FoundationEssentials", "Glibc",
         ],
-        "Commands": ["Control", "Settings", "ArgumentParser", "Logging"],
+        "Commands": ["Control", "Settings", "CLinux", "ArgumentParser", "Logging"],
         "gcks": [
             "KeyServer", "IKEv1", "Commands", "Control", "DesiredState", "EventLoop", "Settings", "Store",
             "SQLiteStore", "Audit", "AuditFile", "Cryptography", "Basics", "ArgumentParser", "Logging", "Foundation",

@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include "CLinux_emulator.h"
 #include "CLinux_fastpath.h"
+#include "CLinux_hardening.h"
 #include "CLinux_kernel.h"
 
 /* Wipes memory in a way the compiler may not remove. */
