@@ -14,8 +14,13 @@ extension KeyServer {
     /// Transactions whose data SAs may live at a time; what is older goes even if a sender still has nothing newer.
     private static let generationsKept = 3
 
-    /// - Parameter present: members that are registered: they are in its tree from the start.
-    func makeGroup(_ entry: GroupEntry, present: Set<String> = [], now: Instant) throws {
+    /// - Parameters:
+    ///   - present: members that are registered: they are in its tree from the start.
+    ///   - numbers: what it goes on behind, where that is not in the store.
+    func makeGroup(
+        _ entry: GroupEntry, present: Set<String> = [], numbers: (any RecordStore)? = nil, now: Instant
+    ) throws {
+        let records = numbers ?? records
         let prefix = "group/\(entry.id)"
         let floor = configuration.numberFloor
         guard entry.flows.count <= GroupEntry.mostFlows(with: entry.suite, limits: configuration.limits) else {
