@@ -322,7 +322,7 @@ final class ServerDaemon {
         audit("operator.recover", of: request, [:])
         do {
             let transactions = try server.recover(now: loop.now)
-            answer(reply, transactions: transactions, client: nil, waits: order?.wait ?? false)
+            answer(Waiter(reply: reply, open: transactions), waits: order?.wait ?? false)
         } catch {
             refuse(reply, "\(error)")
         }
