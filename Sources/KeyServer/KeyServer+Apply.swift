@@ -76,6 +76,7 @@ extension KeyServer {
                 ])
             audit(draft.report.changes)
         }
+        forgetReportsOfOthers(now: now)
         advanceGroups(to: now)
         return draft.report
     }

@@ -50,18 +50,20 @@ extension KeyServer {
         log(
             .warning, "keys.released", ["seconds": (now - hold.since).secondsText, "profiles": "\(heldProfiles.count)"])
         for id in groups.keys.sorted() where groups[id]?.ahead.isEmpty == true {
-            goOn(id, after: now - hold.since, now: now)
+            goOn(id, since: hold.since, now: now)
         }
+        goOnWithVPNs(since: hold.since, now: now)
         releaseProfiles(now: now)
         drainEndpoint(now: now)
         advanceGroups(to: now)
     }
 
     /// What was planned when keys were held back is still to come.
-    func goOn(_ id: UInt32, after pause: Duration, now: Instant) {
+    func goOn(_ id: UInt32, since: Instant, now: Instant) {
         for transaction in groups[id]?.open.keys.sorted() ?? [] {
             let end = groups[id]?.open[transaction]?.sender.deactivateAt
-            groups[id]?.open[transaction]?.sender.pause(for: pause)
+            let began = groups[id]?.open[transaction]?.sender.startedAt ?? since
+            groups[id]?.open[transaction]?.sender.pause(for: now - max(since, began))
             guard let sender = groups[id]?.open[transaction]?.sender, sender.confirmedCount == 0,
                 let indices = groups[id]?.data.indices
             else { continue }
@@ -119,7 +121,15 @@ extension KeyServer {
     }
 
     /// A client is about to get these.
-    func auditProfile(of name: String, _ sections: [GroupSection]) {
+    func auditProfile(of name: String, _ sections: [GroupSection], _ vpns: [VPNSection]) {
+        for section in vpns where !section.dataSAs.isEmpty {
+            audit(
+                "keys.sent",
+                [
+                    "client": name, "vpn": section.name, "transaction": "\(section.transaction)",
+                    "spis": AuditEvent.list(section.dataSAs.map { spiText($0.spi) }),
+                ])
+        }
         if sections.isEmpty { audit("profile.empty", ["client": name]) }
         for section in sections {
             audit(

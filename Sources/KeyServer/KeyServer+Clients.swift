@@ -167,7 +167,7 @@ extension KeyServer {
         do {
             let messages = try split(
                 &sections, vpns: vpnSections, for: name, generation: client.generation, now: now)
-            auditProfile(of: name, sections)
+            auditProfile(of: name, sections, vpnSections)
             var messageIDs: [UInt32] = []
             for var message in messages {
                 let (number, reservation) = client.sequence.take()

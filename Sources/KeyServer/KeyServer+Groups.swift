@@ -16,9 +16,9 @@ extension KeyServer {
 
     /// - Parameters:
     ///   - present: members that are registered: they are in its tree from the start.
-    ///   - numbers: what it goes on behind, where that is not what is stored.
+    ///   - numbers: what it goes on behind, where that is not in the store.
     func makeGroup(
-        _ entry: GroupEntry, present: Set<String> = [], behind numbers: (any RecordStore)? = nil, now: Instant
+        _ entry: GroupEntry, present: Set<String> = [], numbers: (any RecordStore)? = nil, now: Instant
     ) throws {
         let records = numbers ?? records
         let prefix = "group/\(entry.id)"

@@ -47,9 +47,18 @@ extension KeyServer {
     /// What a revoked client said counts no more.
     func forgetReport(of name: String, in id: UInt32, now: Instant) {
         guard groups[id]?.ahead.removeValue(forKey: name) != nil, groups[id]?.ahead.isEmpty == true else { return }
-        if hold == nil, let since = groups[id]?.aheadSince { goOn(id, after: now - since, now: now) }
+        if hold == nil, let since = groups[id]?.aheadSince { goOn(id, since: since, now: now) }
         groups[id]?.aheadSince = nil
         releaseProfiles(now: now)
+    }
+
+    /// Nor what somebody said who is in the group no more.
+    func forgetReportsOfOthers(now: Instant) {
+        for id in groups.keys.sorted() {
+            for name in groups[id]?.ahead.keys.sorted() ?? [] where groups[id]?.members[name] == nil {
+                forgetReport(of: name, in: id, now: now)
+            }
+        }
     }
 
     func releaseProfiles(now: Instant) {
@@ -79,7 +88,7 @@ extension KeyServer {
             guard let group = groups[id] else { continue }
             endTransactions(of: id, now: now)
             do {
-                try makeGroup(group.entry, behind: numbers(above: group, now: now), now: now)
+                try makeGroup(group.entry, numbers: numbers(above: group, now: now), now: now)
             } catch {
                 throw .cryptography
             }
@@ -140,7 +149,6 @@ extension KeyServer {
         put("transaction", max(transaction + 1, clock))
         put("sequence", max(group.sequence.reserved, clock))
         put("sender-id", UInt64(group.nextSenderID))
-        for (name, member) in group.members where member.holdsKeys { put("confirmed/\(name)", 0) }
         return store
     }
 }

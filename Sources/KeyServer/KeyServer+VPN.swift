@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import Audit
 internal import Basics
 internal import Cryptography
 internal import FMKE
@@ -168,6 +169,7 @@ extension KeyServer {
     /// New keys by command. Where an end is not there the verdict says so at once, and they come when it is.
     func rekeyVPN(_ id: UInt32, now: Instant) throws(CommandError) -> UInt64 {
         guard let vpn = vpns[id], isAllowed(vpn) else { throw .deadVPN(vpns[id]?.entry.name ?? "\(id)") }
+        if let hold { throw .heldBack(hold.reason) }
         if path(of: vpn.entry) != nil {
             start(vpn: id, reason: .commanded, now: now)
         } else {
@@ -246,14 +248,18 @@ extension KeyServer {
     func drive(vpn id: UInt32, now: Instant) {
         forget(vpn: id, now: now)
         step(vpn: id, now: now)
-        if let vpn = vpns[id], let due = due(vpn, now: now), due.at <= now {
+        if hold == nil, let vpn = vpns[id], let due = due(vpn, now: now), due.at <= now {
             start(vpn: id, reason: due.reason, now: now)
         }
         endChanges(of: id, now: now)
         guard let vpn = vpns[id] else { return }
-        var next = due(vpn, now: now)?.at ?? .distantFuture
+        var next = Instant.distantFuture
         for generation in vpn.generations { next = min(next, generation.endsAt) }
-        for change in vpn.changes { next = min(next, change.startedAt + Self.vpnVerdictTime) }
+        // While keys are held back nothing new begins, and nobody is named for what it was not sent.
+        if hold == nil {
+            next = min(next, due(vpn, now: now)?.at ?? .distantFuture)
+            for change in vpn.changes { next = min(next, change.startedAt + Self.vpnVerdictTime) }
+        }
         if next < .distantFuture { vpnAlarm = min(vpnAlarm ?? next, next) }
     }
 
@@ -293,6 +299,24 @@ extension KeyServer {
                 "ends": vpn.entry.ends.joined(separator: ","),
                 "spis": vpn.generations.last?.sas.map { spiText($0.sa.spi) }.joined(separator: ",") ?? "",
             ])
+        audit(
+            "vpn.rekey-started",
+            [
+                "vpn": vpn.entry.name, "transaction": "\(vpn.transaction)", "reason": reason.rawValue,
+                "ends": vpn.entry.ends.joined(separator: ","),
+                "spis": AuditEvent.list(vpn.generations.last?.sas.map { spiText($0.sa.spi) } ?? []),
+            ])
+    }
+
+    /// Verdicts come later by as long as keys were held back, and what waited begins.
+    func goOnWithVPNs(since: Instant, now: Instant) {
+        for id in vpns.keys.sorted() {
+            for index in vpns[id]?.changes.indices ?? 0..<0 {
+                guard let began = vpns[id]?.changes[index].startedAt else { continue }
+                vpns[id]?.changes[index].startedAt = began + (now - max(since, began))
+            }
+            drive(vpn: id, now: now)
+        }
     }
 
     private func generation(of vpn: VPNState, path: VPNPath, now: Instant) -> VPNGeneration {
@@ -355,8 +379,9 @@ extension KeyServer {
         var open: [VPNChange] = []
         for change in vpn.changes {
             let missing = change.members.filter { change.confirmed[$0] == nil }
+            let isTimeUp = hold == nil && change.startedAt + Self.vpnVerdictTime <= now
             let isOver =
-                missing.isEmpty || !change.refused.isEmpty || change.startedAt + Self.vpnVerdictTime <= now
+                missing.isEmpty || !change.refused.isEmpty || isTimeUp
                 || missing.contains { clients[$0]?.association == nil }
             if isOver { finish(change, of: vpn, now: now) } else { open.append(change) }
         }
@@ -391,6 +416,13 @@ extension KeyServer {
                 "verdict": report.verdict,
                 "unconfirmed": report.unconfirmed.map { "\($0.client):\($0.reason)" }.joined(separator: ","),
                 "seconds": (now - change.startedAt).secondsText,
+            ])
+        audit(
+            "vpn.rekey-ended",
+            [
+                "vpn": report.group, "transaction": "\(report.transaction)", "reason": report.reason.rawValue,
+                "verdict": report.verdict,
+                "unconfirmed": report.unconfirmed.map { "\($0.client):\($0.reason)" }.joined(separator: ","),
             ])
         outputs.append(.ended(report))
     }

@@ -60,7 +60,7 @@ struct VPNGeneration {
 struct VPNChange {
     let transaction: UInt64
     let reason: RekeyReason
-    let startedAt: Instant
+    var startedAt: Instant
     /// Whose confirmation is waited for.
     let members: [String]
     /// When each of them confirmed.

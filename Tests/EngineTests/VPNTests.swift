@@ -125,6 +125,25 @@ import Testing
         }.joined()
     }
 
+    /// Its keys, too, wait for the audit, and nobody is named for what it was not sent.
+    @Test func withoutAuditItsKeysWait() throws {
+        let world = try world()
+        world.failAudit("the disk is full", atOnce: true)
+        world.start()
+        world.run(.seconds(300))
+        #expect(!isUp(world) && vpnVerdicts(world).isEmpty)
+        #expect(throws: CommandError.heldBack("the disk is full")) { try rekey(world) }
+        world.mendAudit()
+        #expect(world.run(.seconds(60)) { isUp(world) && vpnVerdicts(world).contains { $0.verdict == "confirmed" } })
+        let ends = world.audit.map(\.event).filter { event in
+            event.name == "keys.sent" && event.fields.contains { $0.name == "vpn" && $0.value == "hub-site1" }
+        }.compactMap { event in event.fields.first { $0.name == "client" }?.value }
+        #expect(Set(ends) == ["hub", "site1"])
+        let transaction = try rekey(world)
+        #expect(world.run(.seconds(60)) { vpnVerdicts(world).contains { $0.transaction == transaction } })
+        #expect(world.untold == [])
+    }
+
     @Test func aChangeIsMakeBeforeBreak() throws {
         let world = try world()
         try world.bringUp()
