@@ -154,7 +154,7 @@ let package = Package(
             swiftSettings: common),
         .testTarget(
             name: "KernelTests", dependencies: ["dataplane-probe", "gcks", "satipsec"],
-            exclude: ["daemons.py", "kernel.py", "network.py"], swiftSettings: common),
+            exclude: ["daemons.py", "kernel.py", "network.py", "vpn.py"], swiftSettings: common),
         tests(of: "satemu", ["LinkModel", "Basics"]),
         tests(of: "Cryptography", ["Basics"]),
         tests(of: "ESP", ["Cryptography", "Basics"]),

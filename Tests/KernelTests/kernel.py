@@ -20,6 +20,7 @@ from typing import Callable
 sys.dont_write_bytecode = True
 
 import network
+import vpn
 from daemons import play
 from network import Forger, Probe, Sink, Sniffer, Source, clear, esp, kernel_state, run, within
 
@@ -471,6 +472,34 @@ def guarded() -> None:
     check("pfkey does not start with the guard of another data plane", "keep out" in done.greeting, done.greeting)
     for node in ("gwA", "gwB"):
         within(node, "nft", "flush", "ruleset")
+
+
+# Unicast VPNs
+
+
+@case
+def vpn_userspace() -> None:
+    vpn.carries(probe, check, sniffer, esp, "userspace")
+
+
+@case
+def vpn_xfrm() -> None:
+    vpn.carries(probe, check, sniffer, esp, "xfrm")
+
+
+@case
+def vpn_roll_over() -> None:
+    vpn.rolls_over(probe, check, await_that, sniffer)
+
+
+@case
+def vpn_refuses() -> None:
+    vpn.judges(probe, check, await_that, sniffer, esp)
+
+
+@case
+def vpn_in_user_space() -> None:
+    vpn.userspace_here(programs, check)
 
 
 @case
