@@ -59,6 +59,12 @@ final class ClientDaemon {
             requiresGuard: settings.failClosedGuard == .required)
         dataPlane.rules = settings.policy
         dataPlane.outerDSCP = settings.outerDSCP
+        dataPlane.outerDF =
+            switch settings.outerDF {
+            case .copy: .copy
+            case .set: .set
+            case .clear: .clear
+            }
         dataPlane.keyExchangePorts = [settings.gcks.port, settings.gcks.natPort]
         dataPlane.path = settings.packetPath == .portable ? .portable : .automatic
         self.dataPlane = dataPlane
