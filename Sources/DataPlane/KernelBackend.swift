@@ -216,11 +216,11 @@ public final class KernelBackend: SABackend {
         else { throw .unsupportedAssociation("a key of group \(parameters.name) has not the size of its suite") }
         guard !outer.isMulticast || !parameters.extendedSequence, !outer.isMulticast || parameters.encapsulation == nil
         else { throw .unsupportedAssociation("\(parameters.selector) has what is for unicast SAs alone") }
+        try database.check(parameters)
         if let encapsulation = parameters.encapsulation, encapsulation.localPort != shared?.port {
             throw .unsupportedAssociation(
                 "there is no socket on port \(encapsulation.localPort) for ESP in UDP with \(encapsulation.remote)")
         }
-        try database.check(parameters)
     }
 
     private func add(_ parameters: SAParameters, _ direction: GroupUses.Direction) throws(DataPlaneError) {

