@@ -63,7 +63,7 @@ def carries(probe, check, sniffer, esp, other: str) -> None:
                                             (back, here, "192.168.1.10", "B to A")):
                 sender.send(to, 20)
                 got = hearer.take(20)
-                check(f"{what}: {way}, every one in order", len(got) == 20 and got == sorted(got),
+                check(f"{what}: {way}, each once", len(got) == 20 == len(set(got)),
                       (got, a.status(), b.status()))
             seen = sniffer.take()
             found = [p for p in seen if in_udp(p) in (spi, spi + 1)] if udp else esp(seen, spi) + esp(seen, spi + 1)
