@@ -87,8 +87,10 @@ def opens(sender: str, receiver: str, suites: list[str], guarded: bool = False) 
             source.send(GROUP, 20)
             got = sink.take(20)
             seen = sniffer.take()
-            check(f"{suite}, {sender} to {receiver}: every multicast is opened, in order",
-                  len(got) == 20 and got == sorted(got), (got, a.status(), b.status()))
+            # A kernel may hand a packet to another thread for its cipher, and open the next ones meanwhile.
+            in_order = receiver != "userspace" or got == sorted(got)
+            check(f"{suite}, {sender} to {receiver}: every multicast is opened, each once",
+                  len(got) == 20 == len(set(got)) and in_order, (got, a.status(), b.status()))
             check(f"{suite}, {sender} to {receiver}: as ESP to the group, nothing in clear",
                   len(esp(seen, spi)) == 20 and not clear(seen), [network.describe(p) for p in seen[:5]])
             a.tell(f"remove-outbound {spi} {GROUP}")
