@@ -7,6 +7,7 @@ time (double, seconds since 1970), a length (16 bits) and the datagram; the serv
 
 from __future__ import annotations
 
+import hashlib
 import json
 import signal
 import socket
@@ -149,6 +150,33 @@ def round_trip(interface: str, own: str, target: str) -> None:
     print(json.dumps({"seconds": sorted(times)[2]}))
 
 
+def file_server(address: str, port: str) -> None:
+    """Takes one file by TCP and answers with its hash."""
+    listener = socket.create_server((address, int(port)))
+    connection, _ = listener.accept()
+    digest = hashlib.sha256()
+    while octets := connection.recv(65_536):
+        digest.update(octets)
+    connection.sendall(digest.digest())
+    connection.close()
+    signal.pause()
+
+
+def file_sender(address: str, port: str) -> None:
+    """Copies text that must never be seen, a piece at a time, and compares the hash that comes back."""
+    pieces = [PROBE * 20] * 80
+    started = time.time()
+    connection = socket.create_connection((address, int(port)), timeout=30)
+    for piece in pieces:
+        connection.sendall(piece)
+        time.sleep(0.05)
+    connection.shutdown(socket.SHUT_WR)
+    same = connection.recv(100) == hashlib.sha256(b"".join(pieces)).digest()
+    print(json.dumps({"same": same, "octets": len(b"".join(pieces)), "started": started, "ended": time.time()}),
+          flush=True)
+    signal.pause()
+
+
 def recorder(interface: str, path: str) -> None:
     print(json.dumps({"missed": record(interface, Path(path))}), flush=True)
 
@@ -171,7 +199,8 @@ def read_sender_log(path: Path) -> list[tuple[float, int]]:
 
 if __name__ == "__main__":
     program = {"send": send, "receive": receive, "probe": probe, "record": recorder,
-               "round-trip": round_trip, "send-v6": send_v6, "receive-v6": receive_v6}[sys.argv[1]]
+               "round-trip": round_trip, "send-v6": send_v6, "receive-v6": receive_v6,
+               "serve-file": file_server, "send-file": file_sender}[sys.argv[1]]
     if sys.argv[1] in ("receive", "receive-v6", "probe"):
         stop_on_signal()
     program(*sys.argv[2:])

@@ -193,6 +193,22 @@ def check_crossing(claim: Claim, stream: Stream, change: Change, lost: set[Key],
         f"{by_link} lost by the link, {otherwise} by rekeying")
 
 
+def vpn(run: Run, copied: dict, change: Change, ends: tuple[str, str]) -> Claim:
+    """A file went through the VPN of two ends, byte for byte, while its keys changed."""
+    claim = Claim("a file crosses the VPN between hub and site1 by TCP, whole, while its keys change")
+    seconds = copied["ended"] - copied["started"]
+    claim.check(copied["same"], f"{copied['octets']} octets in {seconds:.1f} s at 1 % loss; their hash came back")
+    inside = copied["started"] < change.started and change.ended < copied["ended"]
+    claim.check(inside and change.answer.get("verdict") == "confirmed",
+                f"`gcks rekey` meanwhile: {change.answer.get('verdict')} by both ends in "
+                f"{change.ended - change.started:.2f} s")
+    for source, destination in (ends, ends[::-1]):
+        spis = {frame.spi for frame in run.frames
+                if frame.kind == "ESP" and (frame.source, frame.destination) == (source, destination)}
+        claim.check(len(spis) >= 2, f"ESP from {source} to {destination} under {len(spis)} SAs")
+    return claim
+
+
 def revoked(run: Run, stream: Stream, site: str, change: Change) -> Claim:
     """The site received up to its revocation, and nothing of what was sent under newer keys."""
     claim = Claim(f"the revoked site ({site}) decodes nothing after its revocation")

@@ -22,6 +22,7 @@ SATELLITE = {"hub": "10.0.0.1", "gcks": SERVER_ADDRESS, "site1": "10.0.0.2", "si
 CLIENTS = {"hub": "sender", "site1": "receiver", "site2": "receiver"}
 SATELLITE_V6 = {"hub": "fd00::1", "site1": "fd00::2", "site2": "fd00::3"}
 LAN = {"hub": 1, "site1": 2, "site2": 3}  # 192.168.x.0/24
+VPN, VPN_ENDS = "office", ("hub", "site1")
 
 
 @dataclass
@@ -74,6 +75,12 @@ groups:
         destination: "{GROUP_V6}"
     members:{members}
     revocation: lkh
+vpns:
+  - name: {VPN}
+    id: 2
+    ends: [{VPN_ENDS[0]}, {VPN_ENDS[1]}]
+    flows:
+      - {{source: 192.168.{LAN[VPN_ENDS[0]]}.0/24, destination: 192.168.{LAN[VPN_ENDS[1]]}.0/24, protocol: tcp}}
 """)
         for name in CLIENTS:
             self.config(name).write_text(f"""name: {name}

@@ -31,7 +31,7 @@ import mpegts
 from capture import parse, read_pcap
 from claims import Change, Claim, Run
 from daemons import (CLIENTS, CONTROL_ADDRESS, GROUP, GROUP_ADDRESS, GROUP_PORT, GROUP_V6, LAN, SATELLITE,
-                     SATELLITE_V6, SERVER_ADDRESS, Daemons, verdict_members)
+                     SATELLITE_V6, SERVER_ADDRESS, VPN, VPN_ENDS, Daemons, verdict_members)
 from lab import Failure, Lab
 
 HERE = Path(__file__).resolve().parent
@@ -52,6 +52,7 @@ class Demonstration:
         self.daemons = Daemons(self.lab, binaries, folder)
         self.started = time.monotonic()
         self.changes: list[Change] = []
+        self.vpn_change = Change("", 0, 0, {})
         self.streaming = (0.0, 0.0)
         self.round_trip = 0.0
 
@@ -152,7 +153,17 @@ class Demonstration:
         self.agent("sender-v6", "srv", "send-v6", GROUP_V6, str(GROUP_PORT))
         self.start_sender("sent.bin")
         self.say(f"srv streams to {GROUP_ADDRESS}:{GROUP_PORT} at {RATE / 1e6:.0f} Mbit/s")
-        self.pause(4)
+        self.pause(1)
+        host = f"192.168.{LAN['site1']}.10"
+        self.agent("file-server", "rcv1", "serve-file", host, "8080")
+        time.sleep(0.3)
+        self.agent("file-sender", "srv", "send-file", host, "8080")
+        self.pause(2)
+        started = time.time()
+        self.vpn_change = Change(f"rekey {VPN}", started, 0, self.daemons.ask("gcks", "rekey", VPN, "--wait"))
+        self.vpn_change.ended = time.time()
+        self.say(f"rekey of the VPN {VPN}, through which a file goes: answered after {time.time() - started:.2f} s")
+        self.pause(1)
         for number in (1, 2, 3):
             self.change(f"rekey {number}", "rekey", GROUP)
             self.pause(4)
@@ -194,7 +205,7 @@ class Demonstration:
         return killed
 
     def finish(self) -> None:
-        for name in ["probe", "local-probe", "rcv1", "rcv2", "receiver-v6", "site1", "site2", "gcks", "satemu", "recorder"]:
+        for name in ["file-sender", "file-server", "probe", "local-probe", "rcv1", "rcv2", "receiver-v6", "site1", "site2", "gcks", "satemu", "recorder"]:
             self.lab.stop(name)
 
     # The verdict
@@ -228,6 +239,7 @@ class Demonstration:
             claims.decrypted(run, stream, "site2", "every packet that reached site2 before its revocation was decrypted",
                              commanded, until=revocation.started),
             claims.beside(run, "site1", self.output("sender-v6")["sent"], self.output("receiver-v6")["received"]),
+            claims.vpn(run, self.output("file-sender"), self.vpn_change, tuple(SATELLITE[name] for name in VPN_ENDS)),
             claims.evicted(run, revocation, SERVER_ADDRESS, CONTROL_ADDRESS),
             claims.revoked(run, stream, "site2", revocation),
             claims.clear_text(run, [agents.PROBE]),

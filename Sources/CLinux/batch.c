@@ -81,6 +81,8 @@ static void read_control(struct msghdr *header, struct clinux_slot *slot)
             local->family = 4;
             local->low = ntohl(info.ipi_addr.s_addr);
             local->interface = (uint32_t)info.ipi_ifindex;
+        } else if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_TOS) {
+            slot->traffic_class = *CMSG_DATA(c);
         } else if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_PKTINFO) {
             struct in6_pktinfo info;
             memcpy(&info, CMSG_DATA(c), sizeof info);

@@ -6,6 +6,7 @@
 #include <linux/errqueue.h>
 #include <linux/in6.h>
 #include <linux/sock_diag.h>
+#include <linux/udp.h>
 #include <net/if.h>
 #include <unistd.h>
 
@@ -80,12 +81,28 @@ int clinux_esp_open(int family, const char *interface, int hops, int buffer_octe
     return fd;
 }
 
+int clinux_udp_share(int fd, int family, int buffer_octets)
+{
+    int result = family == 4 ? set(fd, IPPROTO_IP, IP_RECVTOS, 1) : set(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, 1);
+    if (result == 0)
+        result = family == 4 ? set(fd, IPPROTO_IP, IP_RECVERR, 1) : set(fd, IPPROTO_IPV6, IPV6_RECVERR, 1);
+    if (result == 0 && family == 6) result = set(fd, IPPROTO_IPV6, IPV6_AUTOFLOWLABEL, 0);
+    if (result < 0) return -errno;
+    enlarge_buffers(fd, buffer_octets);
+    return 0;
+}
+
+int clinux_udp_decapsulate(int fd)
+{
+    return set(fd, IPPROTO_UDP, UDP_ENCAP, UDP_ENCAP_ESPINUDP) < 0 ? -errno : 0;
+}
+
 int clinux_fragmentation(int fd, int family, int mode)
 {
     /* PROBE sets DF and OMIT does not; both go by the interface's MTU alone, not by what routers told the kernel, which
        checks no SPI. Only WANT goes by that, and it is how the kernel finds out where to cut. */
-    static const int v4[] = { IP_PMTUDISC_OMIT, IP_PMTUDISC_PROBE, IP_PMTUDISC_OMIT };
-    static const int v6[] = { IPV6_PMTUDISC_OMIT, IPV6_PMTUDISC_OMIT, IPV6_PMTUDISC_WANT };
+    static const int v4[] = { IP_PMTUDISC_OMIT, IP_PMTUDISC_PROBE, IP_PMTUDISC_OMIT, IP_PMTUDISC_WANT };
+    static const int v6[] = { IPV6_PMTUDISC_OMIT, IPV6_PMTUDISC_OMIT, IPV6_PMTUDISC_WANT, IPV6_PMTUDISC_WANT };
     int result = family == 4 ? set(fd, IPPROTO_IP, IP_MTU_DISCOVER, v4[mode])
                              : set(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, v6[mode]);
     return result < 0 ? -errno : 0;

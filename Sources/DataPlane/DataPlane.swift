@@ -2,6 +2,7 @@
 
 public import Basics
 public import ESP
+public import EventLoop
 
 // DataPlane owns the path of the user's packets through a client: the back ends that carry out SA changes (user space
 // now; the kernel's later), the tunnel interface, raw ESP sockets, multicast routing between LAN and tunnel, and the
@@ -13,6 +14,9 @@ public import ESP
 public protocol SABackend: AnyObject {
     /// Carries out one change. Repeating a change has no further effect.
     func apply(_ change: SAChange) throws
+    /// Lends it the socket of key exchange on the port for address translators, by which ESP in UDP then comes and goes
+    /// (RFC 3948). To be closed after the back end was stopped.
+    func share(_ socket: UDPSocket) throws
     /// All SAs in force and what each did, without keys.
     func snapshot() -> [SAStatus]
     /// The state as a whole.

@@ -42,6 +42,10 @@ public struct DataPlaneConfiguration: Sendable, Hashable {
     /// DF of ESP packets over IPv4 to a peer (RFC 4301 8.1). Those to a group never have it: no router tells their
     /// sender that they were too big.
     public var outerDF: DontFragment = .copy
+    /// Our ports of key exchange, whose datagrams never take a VPN.
+    public var keyExchangePorts: [UInt16] = FailClosedGuard.defaultPorts
+    /// After so long without a packet to a peer, an address translator between is reminded of us (RFC 3948 4).
+    public var keepaliveInterval: Duration = .seconds(20)
     /// Buffers asked for at the ESP socket, in octets; the system may give less.
     public var socketBuffer: Int
     /// Packets per system call and wake-up.

@@ -46,9 +46,11 @@ final class ESPSocket {
         _ = clinux_fragmentation(descriptor, family.number, mode.rawValue)
     }
 
-    /// What routers said that our packets were too big for, since the last time: their destination, SPI and sequence
-    /// number, and the MTU.
-    func readTooBig() -> [(destination: IPAddress, spi: UInt32, sequence: UInt32, mtu: Int)] {
+    /// What routers said that packets sent by a socket were too big for, since the last time: their destination, SPI
+    /// and sequence number, and the MTU.
+    static func readTooBig(
+        _ descriptor: Int32
+    ) -> [(destination: IPAddress, spi: UInt32, sequence: UInt32, mtu: Int)] {
         var found: [(IPAddress, UInt32, UInt32, Int)] = []
         for _ in 0..<64 {
             var error = clinux_error()

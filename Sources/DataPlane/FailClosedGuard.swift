@@ -21,6 +21,7 @@ public enum FailClosedGuard {
     /// - Parameters:
     ///   - interface: towards the satellite.
     ///   - ports: UDP destination ports that pass.
+    ///   - natPort: our own port for ESP in UDP; one of `ports`.
     ///   - policy: the client's own rules: what bypasses passes, with its answers, unless an earlier one discards it.
     ///   - terrestrialInterface: when given, a second table clears the DF bit of IPv4 multicasts that come in from the
     ///     LAN. Without it the kernel drops those larger than the tunnel's MTU, silently, and most senders set DF.
@@ -30,7 +31,7 @@ public enum FailClosedGuard {
     ///     fit it (RFC 879, RFC 8200 5): both ends' offers pass a tunnel outwards at one of the two gateways. The
     ///     kernel does it here, since it has the MTU and the checksum at hand, for forwarded packets alone.
     public static func ruleset(
-        interface: String, ports: [UInt16] = defaultPorts, policy: [PolicyRule] = [],
+        interface: String, ports: [UInt16] = defaultPorts, natPort: UInt16 = 4500, policy: [PolicyRule] = [],
         terrestrialInterface: String? = nil, clampedTunnel: String? = nil, admitsOpened: Bool = false
     ) -> String {
         let interface = quotable(interface)
@@ -59,6 +60,12 @@ public enum FailClosedGuard {
                     icmp type 3 icmp code 4 @th,136,8 50 accept
                     icmpv6 type 2 @th,112,8 50 accept
             """
+        // To its own port such a peer's packets come as any others do. RFC 3948 2: SPIs up to 255 are none, and a
+        // keepalive is one octet behind a header of 8.
+        let inUDP = """
+                    udp sport \(natPort) udp length > 16 @th,64,32 > 255 fib saddr type local accept
+                    udp sport \(natPort) udp length 9 @th,64,8 0xff fib saddr type local accept
+            """
         var text = """
             # The satellite side stays closed: only protected packets and what key exchange needs may pass.
             table netdev \(table)
@@ -70,7 +77,7 @@ public enum FailClosedGuard {
               }
               chain egress {
                 type filter hook egress device "\(interface)" priority -500; policy drop;
-            \(rules([passes]) { $0 })
+            \(rules([passes, inUDP]) { $0 })
               }
             }
 
@@ -193,7 +200,7 @@ public enum FailClosedGuard {
     }
 
     /// Without what would end a quoted name. Linux lets an interface be called almost anything.
-    private static func quotable(_ name: String) -> String {
+    static func quotable(_ name: String) -> String {
         name.filter { $0 != "\"" && $0 != "\\" && !$0.isNewline }
     }
 }

@@ -43,6 +43,10 @@ public final class KernelBackend: SABackend {
     private var tunnel: XFRMInterface?
     private var router: MulticastRouter?
     private var isStopped = false
+    /// Of xfrm; PF_KEY's policies stand on all interfaces, and decide by themselves.
+    private var unicastRoutes: UnicastRoutes?
+    private var shared: UDPSocket?
+    private var keepalives: Keepalives?
 
     private var associations: [SAKey: Association] = [:]
     private var flows: [Flow] = []
@@ -146,6 +150,11 @@ public final class KernelBackend: SABackend {
                 terrestrialNetwork: facts.terrestrialNetworks.first { $0.address.isV4 },
                 sourcesPerGroup: configuration.sourcesPerGroup)
             for network in configuration.remoteNetworks { try routes.add(network) }
+            if interface == .xfrm {
+                unicastRoutes = try UnicastRoutes(
+                    interface: Interfaces.index(of: name), facts: facts, policy: [],
+                    keyExchangePorts: configuration.keyExchangePorts, closes: false)
+            }
         }
         database.onExpiry = { [unowned self] key, isHard, done in expired(key, isHard, done) }
     }
@@ -169,6 +178,17 @@ public final class KernelBackend: SABackend {
         case .removeOutbound(let key): try remove(key, .outbound)
         case .removeAll: try removeAll()
         }
+        keepalives?.look()
+    }
+
+    /// The kernel itself takes ESP out of what comes to it. PF_KEY makes no use of it.
+    public func share(_ socket: UDPSocket) throws {
+        guard interface == .xfrm, socket.family == .v4 else { return }
+        try DataPlaneError.wrap { () throws(SystemError) in try socket.shareWithKernel() }
+        shared = socket
+        keepalives = Keepalives(
+            socket, loop: loop, interval: configuration.keepaliveInterval, fallback: [satelliteAddress]
+        ) { [unowned self] in snapshot() }
     }
 
     private func check(_ parameters: SAParameters) throws(DataPlaneError) {
@@ -194,10 +214,13 @@ public final class KernelBackend: SABackend {
         guard parameters.suite.cipherKeySize == parameters.cipherKey.count,
             parameters.suite.authenticationKeySize == parameters.authenticationKey?.count ?? 0
         else { throw .unsupportedAssociation("a key of group \(parameters.name) has not the size of its suite") }
-        guard !parameters.extendedSequence else {
-            throw .unsupportedAssociation("the kernel back ends do not do extended sequence numbers")
-        }
+        guard !outer.isMulticast || !parameters.extendedSequence, !outer.isMulticast || parameters.encapsulation == nil
+        else { throw .unsupportedAssociation("\(parameters.selector) has what is for unicast SAs alone") }
         try database.check(parameters)
+        if let encapsulation = parameters.encapsulation, encapsulation.localPort != shared?.port {
+            throw .unsupportedAssociation(
+                "there is no socket on port \(encapsulation.localPort) for ESP in UDP with \(encapsulation.remote)")
+        }
     }
 
     private func add(_ parameters: SAParameters, _ direction: GroupUses.Direction) throws(DataPlaneError) {
@@ -239,6 +262,9 @@ public final class KernelBackend: SABackend {
         associations[key] = association
         try loadFilter()
         try settle(uses.insert(parameters, direction))
+        if isOutbound, !key.destination.isMulticast {
+            try DataPlaneError.wrap { () throws(SystemError) in try unicastRoutes?.insert(parameters) }
+        }
     }
 
     private func activate(_ key: SAKey) throws(DataPlaneError) {
@@ -270,6 +296,11 @@ public final class KernelBackend: SABackend {
         }
         // A route goes before the policy that guards it.
         attempt { () throws(DataPlaneError) in try settle(use) }
+        if direction == .outbound {
+            attempt { () throws(DataPlaneError) in
+                try DataPlaneError.wrap { () throws(SystemError) in try unicastRoutes?.remove(key) }
+            }
+        }
         attempt { () throws(DataPlaneError) in try dismiss(key, isOutbound: direction == .outbound) }
         attempt { () throws(DataPlaneError) in try loadFilter() }
         if let failure { throw failure }
@@ -293,6 +324,8 @@ public final class KernelBackend: SABackend {
         try? removeAll()
         for network in configuration.remoteNetworks { routes.remove(network) }
         isStopped = true
+        keepalives = nil
+        unicastRoutes?.removeAll()
         database.onExpiry = nil
         try? database.removeLeftOvers()
         tunnel?.remove()
@@ -417,7 +450,8 @@ public final class KernelBackend: SABackend {
     private func route(_ use: GroupUses.Use) throws(SystemError) {
         let group = use.destination.address
         guard group.isV4, group.isMulticast else {
-            // A network behind another client; our own, of an inbound SA, has its route already.
+            // A network behind another client; our own, of an inbound SA, has its route already, and so has the peer.
+            guard interface == .pfkey, use.destination != IPPrefix(host: use.outer) else { return }
             if use.isSent {
                 try routes.add(use.destination)
             } else if !configuration.remoteNetworks.contains(use.destination) {
@@ -525,39 +559,10 @@ extension KernelBackend {
 extension KernelBackend {
     /// Drops that belong to no single SA, by the kernel's names.
     private static let reasons: [(String, PacketDrop)] = [
-        ("XfrmInNoStates", .unknownSPI), ("XfrmInHdrError", .malformed), ("XfrmInStateExpired", .expired),
+        ("XfrmInNoStates", .unknownSPI), ("XfrmInStateMismatch", .encapsulation), ("XfrmInHdrError", .malformed),
+        ("XfrmInStateExpired", .expired),
         ("XfrmInTmplMismatch", .policyMismatch), ("XfrmInNoPols", .policyMismatch),
         ("XfrmInPolBlock", .policyMismatch), ("XfrmOutPolBlock", .noActiveSA), ("XfrmOutNoStates", .noActiveSA),
         ("XfrmOutStateExpired", .expired), ("XfrmOutStateSeqError", .sequenceExhausted),
     ]
-}
-
-extension KernelAssociation {
-    /// Are both the same to the cipher and to the policies, so that sequence numbers and window go on?
-    fileprivate func isSame(as other: KernelAssociation) -> Bool {
-        let (a, b) = (parameters, other.parameters)
-        return a.key == b.key && a.suite == b.suite && a.cipherKey == b.cipherKey
-            && a.authenticationKey == b.authenticationKey && a.replayWindow == b.replayWindow
-            && source == other.source && request == other.request
-    }
-}
-
-extension KernelUsage {
-    var drops: [PacketDrop: UInt64] {
-        [.replay: replays, .notAuthentic: failures].filter { $0.value > 0 }
-    }
-}
-
-extension SACounters {
-    fileprivate init(_ usage: KernelUsage, isExpired: Bool, now: Instant) {
-        self.init()
-        packets = usage.packets
-        octets = usage.octets
-        sequence = UInt64(usage.sequence)
-        drops = usage.drops
-        guard usage.lastUsed > 0 else { return }
-        var time = timespec()
-        unsafe clock_gettime(CLOCK_REALTIME, &time)
-        lastUsed = now + .seconds(-max(Int64(time.tv_sec) - Int64(clamping: usage.lastUsed), 0))
-    }
 }

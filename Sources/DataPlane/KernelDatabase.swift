@@ -52,7 +52,7 @@ struct KernelUsage: Hashable {
     /// Inner octets.
     var octets: UInt64 = 0
     /// Highest sequence number sent or verified.
-    var sequence: UInt32 = 0
+    var sequence: UInt64 = 0
     var replays: UInt64 = 0
     var failures: UInt64 = 0
     /// Seconds of the Unix epoch; 0 while unused.

@@ -14,6 +14,12 @@ struct KernelFilter {
     enum Origin {
         case tunnel(String)
         case satellite(String)
+
+        var name: String {
+            switch self {
+            case .tunnel(let name), .satellite(let name): name
+            }
+        }
     }
 
     /// What the SA of a request may carry.
@@ -29,6 +35,10 @@ struct KernelFilter {
     /// - Parameter outgoing: what may leave as multicast; looked at only where packets leave by the satellite interface
     ///   itself, since the kernel's multicast router does not ask the policies about the source.
     func load(_ permissions: [Permission], outgoing: [TrafficSelector]) throws(DataPlaneError) {
+        // Another interface's rules would protect nothing; a star at the end stands for anything.
+        guard FailClosedGuard.quotable(origin.name) == origin.name, !origin.name.hasSuffix("*") else {
+            throw .filter("nftables cannot name the interface \(origin.name); give it another name")
+        }
         try Self.run(ruleset(permissions, outgoing: outgoing))
     }
 
@@ -46,12 +56,13 @@ struct KernelFilter {
 
     func ruleset(_ permissions: [Permission], outgoing: [TrafficSelector]) -> String {
         var lines = ["table ip \(Self.table)", "delete table ip \(Self.table)", "table ip \(Self.table) {"]
+        let name = FailClosedGuard.quotable(origin.name)
         lines += ["chain opened {", "type filter hook prerouting priority -310; policy accept;"]
         switch origin {
-        case .tunnel(let name):
+        case .tunnel:
             lines += permissions.map { "iifname \"\(name)\" \($0.match) accept" }
             lines += ["iifname \"\(name)\" counter drop", "}"]
-        case .satellite(let name):
+        case .satellite:
             lines += permissions.map { "iifname \"\(name)\" \($0.match) accept" }
             lines += ["iifname \"\(name)\" meta ipsec exists counter drop", "}"]
             lines += ["chain forwarded {", "type filter hook forward priority -310; policy accept;"]

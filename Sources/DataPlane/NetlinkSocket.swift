@@ -38,6 +38,7 @@ struct NetlinkRequest {
     }
 
     mutating func append<Value>(_ value: Value) { message.append(value) }
+    mutating func append(octets: [UInt8]) { message.append(octets: octets) }
     mutating func append(_ secret: Secret) { message.append(secret) }
 
     fileprivate mutating func number(_ sequence: UInt32) {

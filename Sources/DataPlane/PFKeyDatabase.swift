@@ -43,6 +43,13 @@ final class PFKeyDatabase: KernelDatabase {
     // MARK: SAs
 
     func check(_ parameters: SAParameters) throws(DataPlaneError) {
+        // Linux takes addresses and ports of a translator this way, but its policies would hold up key exchange's own
+        // datagrams on the port that ESP shares with them; of extended sequence numbers it knows nothing here.
+        guard parameters.encapsulation == nil, !parameters.extendedSequence else {
+            throw .unsupportedAssociation(
+                "PF_KEY does neither ESP in UDP nor extended sequence numbers, and \(parameters.name) has"
+                    + " \(parameters.encapsulation == nil ? "these" : "the former"); set data-plane: xfrm or userspace")
+        }
         guard !parameters.suite.isAEAD else {
             throw .unsupportedAssociation(
                 "PF_KEY knows no \(parameters.suite.rawValue), and group \(parameters.name) has it;"
@@ -147,7 +154,7 @@ final class PFKeyDatabase: KernelDatabase {
         usage.packets = UInt64(current.value(at: 0, as: UInt32.self) ?? 0)
         usage.octets = current.value(at: 4) ?? 0
         // Linux tells no number; one that sends counts from 1 and leaves none out.
-        usage.sequence = UInt32(clamping: usage.packets)
+        usage.sequence = usage.packets
         return usage
     }
 

@@ -10,15 +10,15 @@ internal import Glibc
 /// Moves packets between the tunnel and the ESP sockets, in batches, in buffers made at the start: a packet costs no
 /// allocation, and it is read, sealed or opened, and written in one place.
 final class PacketPump {
-    /// Outer header and everything that ESP adds, at most: 40 + 8 + 16 + 15 + 2 + 32, rounded up.
-    static let largestOverhead = 116
+    /// Outer headers and everything that ESP adds, at most: 40 + 8 + 8 + 16 + 15 + 2 + 32, rounded up.
+    static let largestOverhead = 124
     /// An outer packet has 65,535 octets at most.
     static let largestInner = 65_535 - largestOverhead
 
-    private let loop: EventLoop
+    let loop: EventLoop
     private let tunnel: TunnelInterface
     private let routers: [AddressFamily: MulticastRouter]
-    private let associations: SecurityAssociationDatabase
+    let associations: SecurityAssociationDatabase
     private var sockets: [ESPSocket] = []
     /// How each packet of the batch that is being filled may be cut.
     private var modes: [ESPSocket.Fragmentation]
@@ -28,7 +28,7 @@ final class PacketPump {
     /// The largest inner packet there is room for; the tunnel's MTU is no larger.
     private let largestInner: Int
     /// Where lines for the log go.
-    private let report: (LogEvent) -> Void
+    let report: (LogEvent) -> Void
     /// The shorter way for packets to groups; nil where there is none.
     private let link: LinkSender?
     /// Takes several datagrams in one piece; nil where the tunnel does not.
@@ -37,14 +37,19 @@ final class PacketPump {
     private var isDirect: [Bool]
     private var gathering = BatchGathering()
     private var arriving = BatchGathering()
+    /// Which go in UDP.
+    private var isInUDP: [Bool]
+    /// Key exchange's socket, by which ESP in UDP comes and goes; nil as long as there is none.
+    private(set) var shared: UDPSocket?
+    private let socketBuffer: Int
     private let interfaces: [(name: String, index: UInt32)]
     private let incoming: PacketBatch
     private let outgoing: PacketBatch
     private var watches: [FileWatch] = []
     private var isStopped = false
-    private var tally: Tally
+    var tally: Tally
 
-    private struct Tally {
+    struct Tally {
         var fromTunnel: UInt64 = 0
         var toTunnel: UInt64 = 0
         var toSatellite: UInt64 = 0
@@ -71,6 +76,7 @@ final class PacketPump {
         modes = Array(repeating: .allowed, count: configuration.batch)
         outerDSCP = configuration.outerDSCP
         outerDF = configuration.outerDF
+        socketBuffer = configuration.socketBuffer
         interfaces = [
             (configuration.satelliteInterface, facts.satelliteIndex),
             (configuration.terrestrialInterface, facts.terrestrialIndex),
@@ -79,6 +85,7 @@ final class PacketPump {
             count: configuration.batch, capacity: Self.headroom + largestInner + Self.tailroom)
         incoming = PacketBatch(count: configuration.batch, capacity: 65_535)
         isDirect = Array(repeating: false, count: configuration.batch)
+        isInUDP = isDirect
         writer = tunnel.header > 0 ? TunnelWriter(descriptor: tunnel.descriptor) : nil
         link =
             configuration.path == .automatic
@@ -106,6 +113,19 @@ final class PacketPump {
         for watch in watches { watch.cancel() }
         watches = []
         sockets = []
+        shared?.endSharing()
+        shared = nil
+    }
+
+    /// From now on ESP in UDP comes and goes by this socket.
+    func share(_ socket: UDPSocket) throws(SystemError) {
+        guard shared !== socket else { return }
+        let sharer = unsafe UDPSocket.Sharer(
+            take: { [unowned self] slot in unsafe self.take(slot, from: socket.largestPacket) },
+            finish: { [unowned self] isError in self.finishShared(isError: isError) })
+        try socket.share(with: sharer, buffer: socketBuffer)
+        shared?.endSharing()
+        shared = socket
     }
 
     /// Interfaces that are not any more those we started with: sockets and routes hold on to the old ones.
@@ -157,7 +177,7 @@ final class PacketPump {
             let family = unsafe outgoing[first].pointee.remote.family
             var end = first + 1
             while end < count, unsafe outgoing[end].pointee.remote.family == family, modes[end] == modes[first],
-                isDirect[end] == isDirect[first]
+                isDirect[end] == isDirect[first], isInUDP[end] == isInUDP[first]
             {
                 end += 1
             }
@@ -166,6 +186,8 @@ final class PacketPump {
                 outgoing.send(first..<end, toGroupsBy: link.descriptor, interface: link.interface) { _, _ in
                     failures &+= 1
                 }
+            } else if isInUDP[first] {
+                sendInUDP(first..<end, of: outgoing, modes[first]) { failures &+= 1 }
             } else if let socket = sockets.first(where: { $0.family.number == Int32(family) }) {
                 socket.set(modes[first])
                 outgoing.send(first..<end, to: socket.descriptor) { _, _ in failures &+= 1 }
@@ -193,6 +215,7 @@ final class PacketPump {
         }
         let outerClass = TrafficClass.outer(for: octet, dscp: outerDSCP)
         modes[number] = mode(of: sealed)
+        isInUDP[number] = sealed.encapsulation != nil
         // A group's packets only: routers may cut them.
         isDirect[number] =
             modes[number] == .allowed
@@ -204,7 +227,9 @@ final class PacketPump {
         unsafe slot.pointee.count = UInt32(sealed.range.count + header)
         unsafe slot.pointee.traffic_class = UInt32(outerClass)
         unsafe slot.pointee.local = sealed.source.isUnspecified ? clinux_address() : clinux_address(sealed.source)
-        unsafe slot.pointee.remote = clinux_address(sealed.destination)
+        unsafe slot.pointee.remote =
+            sealed.encapsulation.map { clinux_address($0.remote.address, port: $0.remote.port) }
+            ?? clinux_address(sealed.destination)
         return true
     }
 
@@ -231,12 +256,7 @@ final class PacketPump {
         if let pause = arriving.pause(now: loop.now) { clinux_pause(pause.wholeNanoseconds) }
         let count = (try? incoming.receive(from: socket.descriptor, limit: incoming.count)) ?? 0
         let now = loop.now
-        if count == 0 {
-            for one in socket.readTooBig() {
-                associations.notePathMTU(
-                    one.mtu, destination: one.destination, spi: one.spi, sequence: one.sequence, now: now)
-            }
-        }
+        if count == 0 { hearTooBig(socket.descriptor) }
         var isForGroups = count > 0
         for index in 0..<count {
             tally.fromSatellite &+= 1
@@ -244,11 +264,24 @@ final class PacketPump {
             unsafe open(incoming[index], family: socket.family, now: now)
         }
         arriving.note(isFull: count == incoming.count, isForGroups: isForGroups)
+        flush()
+    }
+
+    /// After a batch: what is gathered goes to the tunnel, what was dropped into the log.
+    func flush() {
         if let (written, failed) = writer?.flush() {
             tally.toTunnel &+= written
             for _ in 0..<failed { associations.count(.socketError) }
         }
         for event in associations.takeEvents() { report(event) }
+    }
+
+    /// Takes in what routers said about packets that we sent by this socket.
+    func hearTooBig(_ descriptor: Int32) {
+        for one in ESPSocket.readTooBig(descriptor) {
+            associations.notePathMTU(
+                one.mtu, destination: one.destination, spi: one.spi, sequence: one.sequence, now: loop.now)
+        }
     }
 
     private func open(_ slot: UnsafeMutablePointer<clinux_slot>, family: AddressFamily, now: Instant) {
@@ -272,14 +305,22 @@ final class PacketPump {
         } catch {
             return  // counted
         }
+        unsafe deliver(bytes!, &buffer, inner, outerClass: outerClass)
+    }
+
+    /// Into the tunnel, at the latest with the next `flush`.
+    func deliver(
+        _ bytes: UnsafeMutablePointer<UInt8>, _ buffer: inout MutableSpan<UInt8>, _ inner: Range<Int>,
+        outerClass: UInt8
+    ) {
         do throws(PacketDrop) {
             try TrafficClass.carryMark(outer: outerClass, into: &buffer, packet: inner)
             try admit(buffer.span.extracting(inner))
             if let writer {
-                unsafe writer.append(bytes! + inner.lowerBound, count: inner.count)
+                unsafe writer.append(bytes + inner.lowerBound, count: inner.count)
                 return
             }
-            let written = unsafe write(tunnel.descriptor, bytes! + inner.lowerBound, inner.count)
+            let written = unsafe write(tunnel.descriptor, bytes + inner.lowerBound, inner.count)
             guard written == inner.count else { throw .socketError }
             tally.toTunnel &+= 1
         } catch {

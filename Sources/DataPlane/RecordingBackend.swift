@@ -2,6 +2,7 @@
 
 public import Basics
 public import ESP
+public import EventLoop
 
 /// A back end that carries no packet and remembers everything, for tests of what stands above it.
 public final class RecordingBackend: SABackend {
@@ -42,6 +43,8 @@ public final class RecordingBackend: SABackend {
         case .removeAll: forgetAll()
         }
     }
+
+    public func share(_ socket: UDPSocket) {}
 
     public func snapshot() -> [SAStatus] {
         func describe(_ parameters: SAParameters, _ direction: SAStatus.Direction) -> SAStatus {

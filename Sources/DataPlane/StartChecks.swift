@@ -11,6 +11,8 @@ struct StartChecks {
     var terrestrialIndex: UInt32
     /// The LAN, of each family that it has: what comes out of the tunnel cannot come from there.
     var terrestrialNetworks: [IPPrefix]
+    /// Our addresses there, at most one of each family.
+    var terrestrialAddresses: [IPAddress]
     /// Of the tunnel, as long as nothing is sent.
     var mtu: TunnelMTU
     /// The largest outer packet that the link takes.
@@ -40,6 +42,9 @@ struct StartChecks {
         terrestrialNetworks = [AddressFamily.v4, .v6].compactMap { family in
             try? Interfaces.prefix(of: terrestrial, family: family)
         }
+        terrestrialAddresses = [AddressFamily.v4, .v6].compactMap { family in
+            try? Interfaces.address(of: terrestrial, family: family)
+        }.filter { !$0.isLinkLocal }
         let interfaceMTU = try DataPlaneError.wrap { () throws(SystemError) in try Interfaces.mtu(of: satellite) }
         linkMTU = min(configuration.linkMTU ?? interfaceMTU, interfaceMTU)
         let isV6Off = SystemSettings.integer("net/ipv6/conf/\(terrestrial)/disable_ipv6") != 0

@@ -19,7 +19,7 @@ struct TunnelMTU {
     private let linkMTU: Int
     private let carriesIPv6: Bool
     private let fixed: Int?
-    private var associations: [SAKey: (suite: ESPSuite, isInnerV4: Bool)] = [:]
+    private var associations: [SAKey: (suite: ESPSuite, isInnerV4: Bool, isInUDP: Bool)] = [:]
 
     /// - Parameter fixed: what the operator chose instead.
     init(linkMTU: Int, carriesIPv6: Bool, fixed: Int?) {
@@ -29,7 +29,7 @@ struct TunnelMTU {
 
     mutating func insert(_ parameters: SAParameters) {
         let isInnerV4 = parameters.selector.destination.address.isV4
-        associations[parameters.key] = (parameters.suite, isInnerV4)
+        associations[parameters.key] = (parameters.suite, isInnerV4, parameters.encapsulation != nil)
         settle()
     }
 
@@ -52,7 +52,8 @@ struct TunnelMTU {
     private func smallest(isInnerV4: Bool) -> Int {
         let fits = associations.filter { $0.value.isInnerV4 == isInnerV4 }.map { key, association in
             DataPlaneConfiguration.tunnelMTU(
-                linkMTU: linkMTU, suites: [association.suite], overV4: key.destination.isV4)
+                linkMTU: linkMTU - (association.isInUDP ? UDPEncapsulation.headerSize : 0),
+                suites: [association.suite], overV4: key.destination.isV4)
         }
         return fits.min() ?? DataPlaneConfiguration.tunnelMTU(linkMTU: linkMTU, suites: [], overV4: isInnerV4)
     }

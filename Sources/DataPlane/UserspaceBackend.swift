@@ -10,7 +10,8 @@ internal import Glibc
 ///     LAN --- kernel's multicast router --- tunnel === this process === ESP socket --- satellite
 ///
 /// IPv4 and IPv6, on the event loop's thread. All it makes in the system goes with its descriptors, so that a crash
-/// leaves nothing behind either; what keeps the satellite side closed then is the guard.
+/// leaves nothing behind either, but the routing rules of unicast flows (`UnicastRoutes`), which keep those closed
+/// until the next start; what keeps the satellite side closed otherwise is the guard.
 public final class UserspaceBackend: SABackend {
     private let configuration: DataPlaneConfiguration
     private let facts: StartChecks
@@ -25,6 +26,9 @@ public final class UserspaceBackend: SABackend {
     private var pump: PacketPump?
     /// Which SAs make a group sent or received, or a network routed into the tunnel.
     private var uses = GroupUses()
+    private var unicastRoutes: UnicastRoutes?
+    private var keepalives: Keepalives?
+    private let loop: EventLoop
 
     /// Checks the system, then creates the tunnel, becomes the multicast router and opens the ESP socket. Nothing
     /// passes before the first SA. Needs CAP_NET_ADMIN and CAP_NET_RAW.
@@ -35,6 +39,7 @@ public final class UserspaceBackend: SABackend {
         report: @escaping (LogEvent) -> Void = { _ in }
     ) throws(DataPlaneError) {
         self.configuration = configuration
+        self.loop = loop
         let facts = try StartChecks(configuration)
         self.facts = facts
         mtu = facts.mtu
@@ -55,6 +60,10 @@ public final class UserspaceBackend: SABackend {
                     sourcesPerGroup: configuration.sourcesPerGroup)
             }
             for network in configuration.remoteNetworks { try tunnel.addRoute(network) }
+            // Who is the multicast router has no living predecessor.
+            unicastRoutes = try UnicastRoutes(
+                interface: Interfaces.index(of: tunnel.name), facts: facts, policy: configuration.rules,
+                keyExchangePorts: configuration.keyExchangePorts, closes: true)
             pump = try PacketPump(
                 loop: loop, configuration: configuration, facts: facts, tunnel: tunnel, routers: routers,
                 associations: associations, report: report)
@@ -79,12 +88,17 @@ public final class UserspaceBackend: SABackend {
         switch change {
         case .addInbound(let parameters):
             try associations.apply(change)
-            try settle(uses.insert(parameters, .inbound))
+            // Our own network, behind a unicast SA, has its route already.
+            if parameters.key.destination.isMulticast { try settle(uses.insert(parameters, .inbound)) }
         case .addOutbound(let parameters):
             try associations.apply(change)
             mtu.insert(parameters)
             try settleMTU()
-            try settle(uses.insert(parameters, .outbound))
+            if parameters.key.destination.isMulticast {
+                try settle(uses.insert(parameters, .outbound))
+            } else {
+                try DataPlaneError.wrap { () throws(SystemError) in try unicastRoutes?.insert(parameters) }
+            }
         case .activateOutbound: try associations.apply(change)
         case .removeInbound(let key):
             let gone = uses.remove(key, .inbound)
@@ -96,17 +110,31 @@ public final class UserspaceBackend: SABackend {
             try associations.apply(change)
             try settleMTU()
             try settle(gone)
+            try DataPlaneError.wrap { () throws(SystemError) in try unicastRoutes?.remove(key) }
         case .removeAll:
             let gone = uses.removeAll()
             mtu.removeAll()
             try associations.apply(change)
+            unicastRoutes?.removeAll()
             for use in gone { try settle(use) }
         }
+        keepalives?.look()
+    }
+
+    public func share(_ socket: UDPSocket) throws {
+        guard let pump else { throw DataPlaneError.stopped }
+        try DataPlaneError.wrap { () throws(SystemError) in try pump.share(socket) }
+        keepalives = Keepalives(
+            socket, loop: loop, interval: configuration.keepaliveInterval, fallback: facts.satelliteAddresses
+        ) { [unowned self] in associations.snapshot() }
     }
 
     public func stop() {
         try? associations.apply(.removeAll)
         _ = uses.removeAll()
+        keepalives = nil
+        unicastRoutes?.removeAll()
+        unicastRoutes = nil
         pump?.stop()
         pump = nil
         for router in routers.values { router.close() }
@@ -129,15 +157,6 @@ public final class UserspaceBackend: SABackend {
 
     private func route(_ use: GroupUses.Use) throws(SystemError) {
         let group = use.destination.address
-        guard group.isMulticast else {
-            // A network behind another client; our own, of an inbound SA, has its route already.
-            if use.isSent {
-                try tunnel?.addRoute(use.destination)
-            } else if !configuration.remoteNetworks.contains(use.destination) {
-                tunnel?.removeRoute(use.destination)
-            }
-            return
-        }
         try routers[AddressFamily(group)]?.set(group, isSent: use.isSent, isReceived: use.isReceived)
         if use.isReceived {
             try memberships.join(use.outer, interface: configuration.satelliteInterface)
@@ -166,6 +185,27 @@ public final class UserspaceBackend: SABackend {
         }
         guard outer.isMulticast || !inner.address.isMulticast else {
             throw .unsupportedAssociation("\(parameters.selector) are multicasts, but \(outer) is no group")
+        }
+        if let encapsulation = parameters.encapsulation {
+            try check(encapsulation, of: parameters, isForUs: facts.satelliteAddresses.contains(outer))
+        }
+    }
+
+    private func check(
+        _ encapsulation: UDPEncapsulation, of parameters: SAParameters, isForUs: Bool
+    ) throws(DataPlaneError) {
+        let outer = parameters.key.destination
+        guard !outer.isMulticast else {
+            throw .unsupportedAssociation("multicasts to \(outer) cannot travel in UDP between two addresses")
+        }
+        guard let shared = pump?.shared, shared.port == encapsulation.localPort,
+            shared.family == AddressFamily(encapsulation.remote.address), shared.family == AddressFamily(outer)
+        else {
+            throw .unsupportedAssociation(
+                "there is no socket on port \(encapsulation.localPort) for ESP in UDP with \(encapsulation.remote)")
+        }
+        guard isForUs || encapsulation.remote.address == outer else {
+            throw .unsupportedAssociation("ESP for \(outer) in UDP does not go to \(encapsulation.remote)")
         }
     }
 }
@@ -196,6 +236,7 @@ extension UserspaceBackend {
                 "the kernel dropped packets that are larger than \(mtu.device) octets and may not be fragmented;"
                     + " load the guard with its rule for the LAN interface, or make the senders' packets smaller")
         }
+        status.warnings += unicastRoutes?.warnings ?? []
         if let pump {
             pump.report(to: &status)
             status.warnings += pump.replacedInterfaces.map {

@@ -80,13 +80,14 @@ final class XFRMDatabase: KernelDatabase {
         info.mode = UInt8(XFRM_MODE_TUNNEL)
         info.reqid = association.request
         info.lft = Self.limits(association)
+        if parameters.extendedSequence { info.flags |= UInt8(XFRM_STATE_ESN) }
         var request = NetlinkRequest(type, info)
         guard let algorithms = Algorithms(parameters.suite) else {
             preconditionFailure("a suite that the kernel does not know is refused before")
         }
         algorithms.write(parameters, to: &request)
         request.attribute(Int(XFRMA_REPLAY_ESN_VAL.rawValue)) { request in
-            // spec: RFC 4303 3.4.3 - the window, 32 bits to a word; without 64-bit numbers, in spite of the name.
+            // spec: RFC 4303 3.4.3 - the window, 32 bits to a word; numbers have 64 bits with the flag only.
             let words = (parameters.replayWindow + 31) / 32
             var state = xfrm_replay_state_esn()
             state.bmp_len = UInt32(words)
@@ -94,9 +95,21 @@ final class XFRMDatabase: KernelDatabase {
             request.append(state)
             for _ in 0..<words { request.append(UInt32(0)) }
         }
+        if let encapsulation = parameters.encapsulation {
+            let (ours, theirs) = (encapsulation.localPort.bigEndian, encapsulation.remote.port.bigEndian)
+            let isInbound = association.source.isUnspecified
+            request.attribute(
+                Int(XFRMA_ENCAP.rawValue),
+                xfrm_encap_tmpl(
+                    encap_type: Self.espInUDP, encap_sport: isInbound ? theirs : ours,
+                    encap_dport: isInbound ? ours : theirs, encap_oa: xfrm_address_t()))
+        }
         request.attribute(Int(XFRMA_IF_ID.rawValue), Self.interfaceID)
         return request
     }
+
+    /// RFC 3948, as the kernel numbers it in a header that does not go together with the C library's.
+    private static let espInUDP: UInt16 = 2
 
     /// What ends an SA by itself, even if this process should not live to do it.
     private static func limits(_ association: KernelAssociation) -> xfrm_lifetime_cfg {
@@ -108,8 +121,9 @@ final class XFRMDatabase: KernelDatabase {
         }
         if !association.source.isUnspecified {
             // spec: RFC 4303 3.3.3 - the sequence number never repeats.
-            limits.hard_packet_limit = UInt64(UInt32.max)
-            limits.soft_packet_limit = UInt64(UInt32.max) / 100 * softPercent
+            let last = parameters.extendedSequence ? 1 << 48 - 1 : UInt64(UInt32.max)
+            limits.hard_packet_limit = last
+            limits.soft_packet_limit = last / 100 * softPercent
         }
         if let lifetime = parameters.lifetime {
             limits.hard_add_expires_seconds = UInt64(clamping: max(lifetime.components.seconds, 1))
@@ -262,7 +276,8 @@ extension KernelUsage {
         failures = UInt64(info.stats.integrity_failed)
         lastUsed = attributes[Int(XFRMA_LASTUSED.rawValue)]?.value(at: 0) ?? info.curlft.use_time
         if let window = attributes[Int(XFRMA_REPLAY_ESN_VAL.rawValue)]?.value(at: 0, as: xfrm_replay_state_esn.self) {
-            sequence = max(window.seq, window.oseq)
+            sequence = max(
+                UInt64(window.seq_hi) << 32 | UInt64(window.seq), UInt64(window.oseq_hi) << 32 | UInt64(window.oseq))
         }
     }
 }

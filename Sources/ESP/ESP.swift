@@ -110,6 +110,8 @@ public enum PacketDrop: String, Error, Sendable, Hashable, CaseIterable {
     case discarded
     /// Marked on its way by a router, though its sender knows no marks (RFC 6040 4.2).
     case congestion
+    /// In UDP though its SA is for plain ESP, or the reverse.
+    case encapsulation
 }
 
 /// What one SA did.
@@ -191,6 +193,8 @@ public struct SAStatus: Sendable, Hashable {
     /// Sender ids of which a packet was verified.
     public var senders: Int
     public var counters: SACounters
+    /// How its packets travel; nil for plain ESP.
+    public var encapsulation: UDPEncapsulation?
 
     public init(
         _ parameters: SAParameters, direction: Direction, isActive: Bool, senders: Int, counters: SACounters
@@ -207,6 +211,7 @@ public struct SAStatus: Sendable, Hashable {
         self.isActive = isActive
         self.senders = senders
         self.counters = counters
+        encapsulation = parameters.encapsulation
     }
 
     /// Whether most of what it may send is sent, and it is time for new keys: long before a packet has to be dropped.

@@ -41,6 +41,8 @@ public final class InboundSA {
         emptyWindow = window
     }
 
+    var isInUDP: Bool { parameters.encapsulation != nil }
+
     /// Senders of which at least one packet was verified.
     public var senderCount: Int { senders.count }
 

@@ -70,6 +70,12 @@ public final class OutboundSA {
         return try encapsulate(in: &output, inner: start..<start + inner.count, now: now).count
     }
 
+    /// Octets in front of ESP: of the outer IP header, and of UDP where there is one.
+    var outerHeaderSize: Int {
+        InnerPacket.headerSize(isV4: parameters.key.destination.isV4)
+            + (parameters.encapsulation == nil ? 0 : UDPEncapsulation.headerSize)
+    }
+
     /// Counts a packet that was meant for this SA and was dropped.
     func count(_ drop: PacketDrop) { counters.drops[drop, default: 0] &+= 1 }
 

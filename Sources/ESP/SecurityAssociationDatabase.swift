@@ -59,6 +59,8 @@ public final class SecurityAssociationDatabase {
         public var exceedsPath = false
         /// No router may cut the inner packet.
         public var isIndivisible = false
+        /// In UDP, to where this says.
+        public var encapsulation: UDPEncapsulation?
     }
 
     // MARK: Packets
@@ -98,14 +100,14 @@ public final class SecurityAssociationDatabase {
         // A group's SA carries what goes to that group, and nothing else that a wide selector may admit.
         if key.destination.isMulticast, packet.destination != key.destination { throw .policyMismatch }
         let size = association.parameters.suite.sealedSize(inner: packet.count)
-        let outer = InnerPacket.headerSize(isV4: key.destination.isV4) + size
+        let outer = association.outerHeaderSize + size
         // spec: RFC 4301 8.2.1 - what must not be cut has to be smaller than the path's MTU, and its sender is told.
         let exceedsPath = outer > pathMTU(to: key.destination, now: now)
         guard outer <= linkMTU, !exceedsPath || !packet.isIndivisible else { throw .tooBig }
         let range = try association.seal(&buffer, inner, now)
         return Sealed(
             range: range, source: source(of: association), destination: key.destination, exceedsPath: exceedsPath,
-            isIndivisible: packet.isIndivisible)
+            isIndivisible: packet.isIndivisible, encapsulation: association.parameters.encapsulation)
     }
 
     /// A group has many paths, and one member's must not decide for all.
@@ -119,8 +121,7 @@ public final class SecurityAssociationDatabase {
     public func largestInner(for packet: InnerPacket, now: Instant) -> Int? {
         guard let association = try? select(packet) else { return nil }
         let destination = association.parameters.key.destination
-        let header = InnerPacket.headerSize(isV4: destination.isV4)
-        let sealed = min(pathMTU(to: destination, now: now), linkMTU) - header
+        let sealed = min(pathMTU(to: destination, now: now), linkMTU) - association.outerHeaderSize
         let largest = association.parameters.suite.largestInner(sealed: sealed)
         return packet.source.isV4 ? largest : max(largest, PathMTU.floor(isV4: false))
     }
@@ -186,9 +187,10 @@ public final class SecurityAssociationDatabase {
     ///   - packet: where it lies, SPI to ICV.
     ///   - source: the outer source address.
     ///   - destination: the outer destination address.
+    ///   - isInUDP: whether it came in UDP, which must be how its SA has it (`encapsulation` is the drop otherwise).
     public func decapsulate(
         in buffer: inout MutableSpan<UInt8>, packet: Range<Int>, source: IPAddress, destination: IPAddress,
-        now: Instant
+        isInUDP: Bool = false, now: Instant
     ) throws(PacketDrop) -> Range<Int> {
         var association: InboundSA?
         var header: (spi: UInt32, sequence: UInt32)?
@@ -201,6 +203,10 @@ public final class SecurityAssociationDatabase {
             header = (spi, buffer.span.u32(at: packet.lowerBound + ESPHeader.sequence))
             guard let found = inbound[SAKey(spi: spi, destination: destination)] else { throw .unknownSPI }
             association = found
+            guard found.isInUDP == isInUDP else {
+                found.count(.encapsulation)
+                throw .encapsulation
+            }
             let inner = try found.decapsulate(in: &buffer, packet: packet, now: now)
             if !rules.isEmpty, let read = found.lastInner { try checkRules(read, of: found) }
             return inner

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 public import Basics
-internal import CLinux
+package import CLinux
 internal import Glibc
 
 /// A UDP socket on an event loop that knows the address each datagram was sent to, and that can answer from it.
@@ -26,16 +26,37 @@ public final class UDPSocket {
 
     /// The port it is bound to.
     public let port: UInt16
-    private let family: AddressFamily
+    package let family: AddressFamily
     private let interface: UInt32
     private let limits: Limits
-    private let descriptor: Int32
+    package let descriptor: Int32
     private let memberships = MulticastMemberships()
     private let incoming: PacketBatch
     private let outgoing: PacketBatch
     private let onReceive: ([Datagram]) -> Void
     private var watch: FileWatch?
     private var tally = Counters()
+    private var sharer: Sharer?
+    /// As in `clinux_fragmentation`.
+    private var fragmentation = newSocketsFragmentation
+
+    private static let newSocketsFragmentation: Int32 = 3
+
+    /// Somebody else whose packets come and go by this socket: ESP in UDP.
+    @safe package struct Sharer {
+        /// Looks at each unicast that came before it becomes a datagram, and takes it by saying so. Its octets may be
+        /// changed, and stay until `finish`.
+        package var take: (UnsafeMutablePointer<clinux_slot>) -> Bool
+        /// The batch is at its end; whether there was none, but an error that the network reported.
+        package var finish: (_ isError: Bool) -> Void
+
+        package init(
+            take: @escaping (UnsafeMutablePointer<clinux_slot>) -> Bool, finish: @escaping (_ isError: Bool) -> Void
+        ) {
+            unsafe self.take = unsafe take
+            self.finish = finish
+        }
+    }
 
     /// - Parameters:
     ///   - port: 0 lets the system choose.
@@ -108,20 +129,63 @@ public final class UDPSocket {
         try SystemError.check("set multicast output to", result, context: interface)
     }
 
+    // MARK: Sharing
+
+    /// Octets of the largest packet that a sharer may be given.
+    package var largestPacket: Int { incoming.capacity }
+
+    /// Lets somebody have packets by this socket, without a copy or allocation for each.
+    ///
+    /// - Parameter buffer: asked for in both directions, in octets.
+    package func share(with sharer: Sharer, buffer: Int) throws(SystemError) {
+        let result = clinux_udp_share(descriptor, family.number, Int32(clamping: buffer))
+        try SystemError.check("prepare for ESP", result, context: "UDP port \(port)")
+        self.sharer = sharer
+    }
+
+    /// Has the kernel's IPsec take ESP out of what comes (IPv4).
+    package func shareWithKernel() throws(SystemError) {
+        try SystemError.check(
+            "have the kernel take ESP from", clinux_udp_decapsulate(descriptor), context: "UDP \(port)")
+    }
+
+    package func endSharing() { sharer = nil }
+
+    /// Sends these slots of a sharer's batch; a packet that cannot be sent is reported with its index and errno.
+    ///
+    /// - Parameter fragmentation: what may happen to them on their way, as in `clinux_fragmentation`.
+    package func send(
+        _ slots: Range<Int>, of batch: PacketBatch, fragmentation: Int32, failure: (Int, Int32) -> Void
+    ) {
+        guard watch != nil else { return slots.forEach { failure($0, EBADF) } }
+        set(fragmentation)
+        batch.send(slots, to: descriptor, failure: failure)
+    }
+
+    private func set(_ mode: Int32) {
+        guard mode != fragmentation else { return }
+        fragmentation = mode
+        // Every kernel since 3.15 has these options.
+        _ = clinux_fragmentation(descriptor, family.number, mode)
+    }
+
     /// Ends it: no datagram comes or goes after this.
     public func close() {
         guard let watch else { return }
         watch.cancel()
         self.watch = nil
+        sharer = nil
         memberships.leaveAll()
         _ = Glibc.close(descriptor)
     }
 
     private func receive() {
         // A queued ICMP error is all that can fail here, and it is spent by being read.
-        guard let count = try? incoming.receive(from: descriptor, limit: limits.datagramsPerWakeup) else { return }
+        guard let count = try? incoming.receive(from: descriptor, limit: limits.datagramsPerWakeup) else {
+            sharer?.finish(true)
+            return
+        }
         var datagrams: [Datagram] = []
-        datagrams.reserveCapacity(count)
         for index in 0..<count {
             let slot = unsafe incoming[index].pointee
             let local = unsafe slot.local
@@ -134,16 +198,19 @@ public final class UDPSocket {
                 tally.foreign += 1
                 continue
             }
+            if let sharer, !target.isMulticast, unsafe sharer.take(incoming[index]) { continue }
             let bytes = unsafe [UInt8](UnsafeBufferPointer(start: slot.bytes, count: Int(slot.count)))
             let remote = unsafe SocketAddress(IPAddress(slot.remote), slot.remote.port)
             datagrams.append(Datagram(local: SocketAddress(target, port), remote: remote, bytes: bytes))
         }
+        sharer?.finish(false)
         tally.received += UInt64(datagrams.count)
         if !datagrams.isEmpty { onReceive(datagrams) }
     }
 
     private func sendBatch(_ datagrams: ArraySlice<Datagram>) -> [SystemError] {
         guard watch != nil else { return datagrams.map { failed($0, EBADF) } }
+        set(Self.newSocketsFragmentation)
         var errors: [SystemError] = []
         var filled: [Datagram] = []
         for datagram in datagrams {

@@ -95,7 +95,12 @@ extension KeyServer {
             guard let member = groups[id]?.members[name], member.role.maySend else { continue }
             assignSenderID(to: name, in: id, now: now)
             // spec: RFC 6407 3.5.1 - its counters are gone with its memory, so its keys must not go on either.
-            if isRestart, member.holdsKeys { renew(id, reason: .senderRestarted, now: now) }
+            guard isRestart, member.holdsKeys else { continue }
+            // It begins again at sequence number 1: the one window of its receivers would take that for a replay.
+            if let group = groups[id], group.hasOneSender {
+                groups[id]?.members[name]?.sendsSince = group.transaction + 1
+            }
+            renew(id, reason: .senderRestarted, now: now)
         }
         vpnsRegistered(name, now: now)
         sendProfile(to: name, now: now)

@@ -52,6 +52,13 @@ public struct ClientSettings: Sendable {
         case portable
     }
 
+    /// What becomes of the don't-fragment bit outside (RFC 4301 8.1).
+    public enum OuterDF: String, Sendable, Hashable, CaseIterable {
+        /// Set where no router may cut the packet inside.
+        case copy
+        case set, clear
+    }
+
     /// How the client names itself in phase 1 (ID_FQDN): the name the key server's file gives it.
     public var name: String
     public var gcks: KeyServerAddress
@@ -72,6 +79,8 @@ public struct ClientSettings: Sendable {
     public var segmentClamp: SegmentClamp
     /// DSCP of the encrypted packets, 0 to 63; nil copies that of the packet inside.
     public var outerDSCP: UInt8?
+    /// DF of encrypted packets over IPv4 to a peer; those to a group never have it.
+    public var outerDF = OuterDF.copy
     public var packetPath = PacketPath.automatic
     public var retry: Retry
     /// What passes in clear and what never does, in the order in which it is looked at.
@@ -82,8 +91,8 @@ public struct ClientSettings: Sendable {
 
     static let keys = [
         "name", "gcks", "address", "psk-file", "phase1", "satellite-interface", "terrestrial-interface", "data-plane",
-        "tunnel-interface", "link-mtu", "control-socket", "guard", "mss-clamp", "dscp", "packet-path", "retry",
-        "policy",
+        "tunnel-interface", "link-mtu", "control-socket", "guard", "mss-clamp", "dscp", "outer-df", "packet-path",
+        "retry", "policy",
     ]
 
     /// Reads a configuration file and the secret file it names.
@@ -144,6 +153,12 @@ extension ClientSettings {
                 top.place(of: "dscp"), "is not done by data-plane: \(dataPlane.rawValue)",
                 instead: "write data-plane: userspace, or dscp: copy")
         }
+        let outerDF = top.optional("outer-df", Scalar<OuterDF>.word, default: .copy)
+        if dataPlane != .userspace, outerDF != .copy {
+            top.problems.add(
+                top.place(of: "outer-df"), "is not done by data-plane: \(dataPlane.rawValue)",
+                instead: "write data-plane: userspace, or outer-df: copy")
+        }
         guard let name, let server, let key, let satellite, let terrestrial, let socket else { return nil }
         self.init(
             name: name, gcks: server, address: address, preSharedKey: key, phase1: phase1,
@@ -151,6 +166,7 @@ extension ClientSettings {
             tunnelInterface: tunnel, linkMTU: mtu, controlSocket: socket, failClosedGuard: failClosedGuard,
             segmentClamp: clamp, outerDSCP: dscp,
             retry: retry, policy: policy)
+        self.outerDF = outerDF
         packetPath = top.optional("packet-path", Scalar<PacketPath>.word, default: .automatic)
     }
 

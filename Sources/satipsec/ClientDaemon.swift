@@ -59,6 +59,13 @@ final class ClientDaemon {
             requiresGuard: settings.failClosedGuard == .required)
         dataPlane.rules = settings.policy
         dataPlane.outerDSCP = settings.outerDSCP
+        dataPlane.outerDF =
+            switch settings.outerDF {
+            case .copy: .copy
+            case .set: .set
+            case .clear: .clear
+            }
+        dataPlane.keyExchangePorts = [settings.gcks.port, settings.gcks.natPort]
         dataPlane.path = settings.packetPath == .portable ? .portable : .automatic
         self.dataPlane = dataPlane
     }
@@ -78,6 +85,7 @@ final class ClientDaemon {
         defer { backend.stop() }
         try openSocket(settings.gcks.port)
         try openSocket(settings.gcks.natPort)
+        if let socket = sockets[settings.gcks.natPort] { try backend.share(socket) }
         Hardening.keep([.networkAdministration, .rawSockets], logger)
         timer = loop.makeTimer { [unowned self] in
             member.advance(to: loop.now)

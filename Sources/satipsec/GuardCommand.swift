@@ -36,7 +36,8 @@ struct GuardCommand: ParsableCommand {
                 FailClosedGuard.ruleset(
                     interface: settings.satelliteInterface,
                     // Groups' control channels are on the GCKS's port too.
-                    ports: [settings.gcks.port, settings.gcks.natPort], policy: settings.policy,
+                    ports: [settings.gcks.port, settings.gcks.natPort], natPort: settings.gcks.natPort,
+                    policy: settings.policy,
                     terrestrialInterface: satelliteOnly ? nil : settings.terrestrialInterface,
                     clampedTunnel: settings.segmentClamp == .on ? settings.tunnelInterface : nil,
                     admitsOpened: settings.dataPlane == .pfkey))

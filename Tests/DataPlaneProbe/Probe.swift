@@ -14,9 +14,11 @@ import Glibc
 ///
 ///     inbound SPI OUTER-DESTINATION SUITE INNER-SOURCE INNER-DESTINATION
 ///     outbound SPI OUTER-DESTINATION SUITE INNER-SOURCE INNER-DESTINATION
-///         (both with `limit=OCTETS`, `life=SECONDS`, `window=PACKETS` behind, in any order)
+///         (both with `limit=OCTETS`, `life=SECONDS`, `window=PACKETS`, `proto=NUMBER`, `sport=PORT`, `dport=PORT`,
+///         `esn`, `udp=REMOTE-ADDRESS/PORT` behind, in any order)
 ///     activate | remove-inbound | remove-outbound SPI OUTER-DESTINATION
 ///     remove-all
+///     keys SPI SUITE
 ///     status | sas
 ///     stop
 ///
@@ -29,6 +31,8 @@ final class Probe {
     private var input: [UInt8] = []
     private var watch: FileWatch?
     private var expired: [String] = []
+    private var shared: UDPSocket?
+    private var keyExchange = 0
 
     static func main() {
         do {
@@ -76,6 +80,14 @@ final class Probe {
             requiresGuard: values["unguarded"] == nil)
         configuration.rules = try Self.policy(values["policy"] ?? "")
         configuration.outerDSCP = values["dscp"].flatMap { UInt8($0) }
+        if let seconds = values["keepalive"].flatMap({ Int64($0) }) {
+            configuration.keepaliveInterval = .seconds(seconds)
+        }
+        switch values["df"] {
+        case "set": configuration.outerDF = .set
+        case "clear": configuration.outerDF = .clear
+        default: break
+        }
         configuration.path = values["path"].flatMap(PacketPath.init) ?? .automatic
         hasOneSender = values["one-sender"] != nil
         if let interface = values["backend"].flatMap({ KernelBackend.Interface(rawValue: $0) }) {
@@ -84,6 +96,15 @@ final class Probe {
             kernel.onExpiry = { [unowned self] key, isHard in expired.append("\(key.spi)-\(isHard ? "hard" : "soft")") }
         } else {
             backend = try UserspaceBackend(configuration: configuration, loop: loop, random: SystemRandom())
+        }
+        // As the daemon has it; `udp6` for IPv6.
+        if values["udp"] != nil || values["udp6"] != nil {
+            let socket = try UDPSocket(
+                loop: loop, port: 4_500, interface: configuration.satelliteInterface,
+                family: values["udp"] != nil ? .v4 : .v6
+            ) { [unowned self] datagrams in keyExchange += datagrams.count }
+            shared = socket
+            try backend.share(socket)
         }
         watch = loop.watch(readable: 0) { [unowned self] in self.readInput() }
         loop.onSignal(SIGTERM) { [unowned self] in self.stop() }
@@ -141,6 +162,13 @@ final class Probe {
         case "remove-inbound": try backend.apply(.removeInbound(Self.key(words)))
         case "remove-outbound": try backend.apply(.removeOutbound(Self.key(words)))
         case "remove-all": try backend.apply(.removeAll)
+        case "keys":
+            let parameters = try Self.parameters(
+                [words[0], words[1], "10.0.0.1", words[2], "0.0.0.0/0", "0.0.0.0/0"], source: nil, senderID: 0)
+            let keys = [parameters.cipherKey, parameters.authenticationKey].compactMap { $0 }
+            return keys.map { key in
+                key.withOctets { $0.map { String($0 >> 4, radix: 16) + String($0 & 15, radix: 16) }.joined() }
+            }.joined(separator: " ")
         case "status": return report()
         case "sas": return (["sas=\(backend.snapshot().count)"] + associations).joined(separator: " ")
         case "stop": stop()
@@ -167,13 +195,24 @@ final class Probe {
         func secret(_ count: Int, _ salt: UInt64) -> Secret {
             Secret(SeededRandom(seed: UInt64(key.spi) << 8 | salt).bytes(count))
         }
-        return SAParameters(
-            key: key, selector: TrafficSelector(source: from, destination: to), suite: suite,
+        func port(_ name: String) -> UInt16 { more[name].flatMap { UInt16($0) } ?? 0 }
+        let selector = TrafficSelector(
+            source: from, destination: to, ipProtocol: more["proto"].flatMap { UInt8($0) } ?? 0,
+            sourcePort: port("sport"), destinationPort: port("dport"))
+        var parameters = SAParameters(
+            key: key, selector: selector, suite: suite,
             cipherKey: secret(suite.cipherKeySize, 1),
             authenticationKey: suite.isAEAD ? nil : secret(suite.authenticationKeySize, 2), source: source,
             senderID: senderID, replayWindow: more["window"].flatMap { Int($0) } ?? 1_024,
             octetLimit: more["limit"].flatMap { UInt64($0) }, name: "probe", hasOneSender: hasOneSender,
             lifetime: more["life"].flatMap { Int64($0) }.map { .seconds($0) })
+        parameters.extendedSequence = more["esn"] != nil
+        if let words = more["udp"]?.split(separator: "/"), words.count == 2, let remote = IPAddress(String(words[0])),
+            let port = UInt16(words[1])
+        {
+            parameters.encapsulation = UDPEncapsulation(localPort: 4_500, remote: SocketAddress(remote, port))
+        }
+        return parameters
     }
 
     /// All on one line, `name=value` each.
@@ -186,7 +225,8 @@ final class Probe {
             "guarded=\(status.isGuarded.map { $0 ? "yes" : "no" } ?? "unknown")",
             "from-tunnel=\(status.packetsFromTunnel)", "to-tunnel=\(status.packetsToTunnel)",
             "to-satellite=\(status.packetsToSatellite)", "from-satellite=\(status.packetsFromSatellite)",
-            "kernel=\(status.kernelPackets)", "fragmentation-failures=\(status.fragmentationFailures)",
+            "kernel=\(status.kernelPackets)", "key-exchange=\(keyExchange)",
+            "fragmentation-failures=\(status.fragmentationFailures)",
             "warnings=\(status.warnings.count)", "allocations=\(allocations)",
             "optimised=\(isOptimised ? "yes" : "no")",
         ]

@@ -61,6 +61,16 @@ private func parameters(_ spi: UInt32, to outer: IPAddress, from: IPPrefix = .al
         #expect(fixed.device == 1_600 && fixed.v6 == 1_600)
     }
 
+    @Test func theHeaderOfUDPCounts() throws {
+        var mtu = TunnelMTU(linkMTU: 1_500, carriesIPv6: false, fixed: nil)
+        let site = try #require(IPPrefix("192.168.2.0/24"))
+        var inUDP = parameters(1, to: .v4(10, 0, 0, 2), into: site)
+        inUDP.encapsulation = UDPEncapsulation(localPort: 4_500, remote: SocketAddress(.v4(10, 0, 0, 2), 4_500))
+        mtu.insert(inUDP)
+        #expect(mtu.device == 1_438)
+        #expect(ESPSuite.aes256gcm.sealedSize(inner: 1_438) + 20 + 8 <= 1_500)
+    }
+
     @Test func errorsTellTheOperatorWhatToDo() {
         #expect(DataPlaneError.reversePathFilter(1).description.contains("Set it to 0"))
         let missing = DataPlaneError.unguarded(interface: "sat0", reason: "no table").description
@@ -143,6 +153,19 @@ private func parameters(_ spi: UInt32, to outer: IPAddress, from: IPPrefix = .al
         #expect(FailClosedGuard.problem(interface: "sat0", listing: text) == nil)
         let closed = FailClosedGuard.ruleset(interface: "sat0")
         #expect(FailClosedGuard.ruleset(interface: "sat0", policy: [discard]) == closed, "closed is closed")
+    }
+
+    /// Outwards only, from our own address and port, and only what is ESP or a keepalive.
+    @Test func espInUDPToAnyPortIsOurs() throws {
+        let text = FailClosedGuard.ruleset(interface: "sat0", ports: [848, 4_501], natPort: 4_501)
+        let (ingress, egress) = try #require(text.firstRange(of: "chain egress")).lowerBound.split(text)
+        let lines = egress.split(separator: "\n").map { $0.drop { $0 == " " } }.filter { $0.contains("sport") }
+        #expect(
+            lines == [
+                "udp sport 4501 udp length > 16 @th,64,32 > 255 fib saddr type local accept",
+                "udp sport 4501 udp length 9 @th,64,8 0xff fib saddr type local accept",
+            ])
+        #expect(!ingress.contains("sport"))
     }
 
     @Test func portsAndInterfacesStandInTheRuleset() {

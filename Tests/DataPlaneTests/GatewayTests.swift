@@ -2,10 +2,10 @@
 import Glibc
 import Testing
 
-/// Two gateways in network namespaces, judged from outside: see `Tests/Judges/gateway.sh` and `gateway6.sh` for what is
-/// checked.
+/// Two gateways in network namespaces, judged from outside: see `Tests/Judges/gateway.sh`, `gateway6.sh` and
+/// `unicast.py` for what is checked.
 @Suite(.serialized) struct GatewayTests {
-    @Test(arguments: ["gateway.sh", "gateway6.sh"])
+    @Test(arguments: ["gateway.sh", "gateway6.sh", "unicast.py"])
     func multicastCrossesTheSatelliteProtectedAndNothingElseDoes(judge: String) throws {
         let script = String(#filePath.dropLast("DataPlaneTests/GatewayTests.swift".count)) + "Judges/" + judge
         let lines = try output(of: script, [try builtProgram("dataplane-probe")]).split(separator: "\n")

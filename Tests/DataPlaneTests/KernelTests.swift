@@ -50,6 +50,23 @@ import Testing
         #expect(satellite.contains("th dport 5004 rt ipsec exists accept\noifname \"sat0\" ip daddr 224.0.0.0/4"))
     }
 
+    /// Linux lets an interface be called almost anything.
+    @Test func anInterfaceNameAddsNothingToTheFilter() {
+        let name = "a\" accept\n"
+        let origins = [KernelFilter.Origin.tunnel(name), .satellite(name)]
+        for origin in origins {
+            let filter = KernelFilter(origin: origin)
+            let rules = filter.ruleset([], outgoing: [])
+            #expect(rules.contains("iifname \"a accept\" ") && !rules.contains("iifname \"a\""))
+            // What such a rule names is another interface, so nothing is loaded that looks like protection.
+            let error = #expect(throws: DataPlaneError.self) { try filter.load([], outgoing: []) }
+            #expect(error?.description.contains("cannot name") == true)
+        }
+        for name in ["tun*", "a\\b"] {
+            #expect(throws: DataPlaneError.self) { try KernelFilter(origin: .tunnel(name)).load([], outgoing: []) }
+        }
+    }
+
     @Test func theGuardLetsInWhatWasOpenedOnlyWhenTold() {
         #expect(!FailClosedGuard.ruleset(interface: "sat0").contains("meta ipsec"))
         let rules = FailClosedGuard.ruleset(interface: "sat0", admitsOpened: true)

@@ -163,6 +163,25 @@ class RevocationTests(unittest.TestCase):
         self.assertFalse(scene.revoked().verified)
 
 
+class VPNTests(unittest.TestCase):
+    SITE = "10.0.0.2"
+
+    def claim(self, same=True, verdict="confirmed", spis=(1, 2), started=1000.0):
+        scene = Scene()
+        scene.run.frames = [
+            esp_frame(1001, 10 * spi + number, 1, b"x" * 40, source=ends[0], destination=ends[1])
+            for spi in spis for number, ends in enumerate([(HUB, self.SITE), (self.SITE, HUB)])]
+        copied = {"same": same, "octets": 5_000, "started": started, "ended": 1005.0}
+        return claims.vpn(scene.run, copied, Change("rekey", 1002.0, 1003.0, {"verdict": verdict}), (HUB, self.SITE))
+
+    def test_a_whole_file_under_two_sas_each_way_is_verified(self):
+        self.assertTrue(self.claim().verified, self.claim().evidence)
+
+    def test_each_flaw_refutes_it(self):
+        for flaw in ({"same": False}, {"verdict": "partial"}, {"spis": (1,)}, {"started": 1002.5}):
+            self.assertFalse(self.claim(**flaw).verified, flaw)
+
+
 class EvictionTests(unittest.TestCase):
     GCKS, CONTROL = "10.0.0.10", "239.1.1.100"
 

@@ -29,6 +29,13 @@ import Testing
     @Test func pfkeyCountsAndItsSAsExpire() { expect("pfkey-counts-and-expires", checks: 4) }
     @Test func pfkeySaysWhatItCannotDo() { expect("pfkey-refuses", checks: 3) }
 
+    // Unicast VPNs
+    @Test func xfrmAndUserspaceMakeAVPN() { expect("vpn-userspace", checks: 18) }
+    @Test func xfrmMakesAVPN() { expect("vpn-xfrm", checks: 10) }
+    @Test func aVPNsRollOverLosesNothing() { expect("vpn-roll-over", checks: 4) }
+    @Test func aVPNTheKernelCannotDoIsRefused() { expect("vpn-refuses", checks: 8) }
+    @Test func routingRulesAndGuardWorkOnThisKernel() { expect("vpn-in-user-space", checks: 1) }
+
     // Both
     @Test func underTheGuardBothCarryPackets() { expect("guarded", checks: 5) }
     @Test func theDaemonsRunOnXFRM() { expect("daemons", checks: 12) }
@@ -63,7 +70,7 @@ private struct KernelRun: Sendable {
         // A child of a Swift task starts with its signals blocked, and would not hear of the time limit.
         process.executableURL = URL(filePath: "/usr/bin/env")
         process.arguments = [
-            "--default-signal", scripts.appending(path: "kernel-vm.sh").path, "--seconds", "600", "python3",
+            "--default-signal", scripts.appending(path: "kernel-vm.sh").path, "--seconds", "900", "python3",
             folder.appending(path: "kernel.py").path, programs.path,
         ]
         let output = Pipe()

@@ -20,6 +20,7 @@ from typing import Callable
 sys.dont_write_bytecode = True
 
 import network
+import vpn
 from daemons import play
 from network import Forger, Probe, Sink, Sniffer, Source, clear, esp, kernel_state, run, within
 
@@ -86,8 +87,10 @@ def opens(sender: str, receiver: str, suites: list[str], guarded: bool = False) 
             source.send(GROUP, 20)
             got = sink.take(20)
             seen = sniffer.take()
-            check(f"{suite}, {sender} to {receiver}: every multicast is opened, in order",
-                  len(got) == 20 and got == sorted(got), (got, a.status(), b.status()))
+            # A kernel may hand a packet to another thread for its cipher, and open the next ones meanwhile.
+            in_order = receiver != "userspace" or got == sorted(got)
+            check(f"{suite}, {sender} to {receiver}: every multicast is opened, each once",
+                  len(got) == 20 == len(set(got)) and in_order, (got, a.status(), b.status()))
             check(f"{suite}, {sender} to {receiver}: as ESP to the group, nothing in clear",
                   len(esp(seen, spi)) == 20 and not clear(seen), [network.describe(p) for p in seen[:5]])
             a.tell(f"remove-outbound {spi} {GROUP}")
@@ -471,6 +474,34 @@ def guarded() -> None:
     check("pfkey does not start with the guard of another data plane", "keep out" in done.greeting, done.greeting)
     for node in ("gwA", "gwB"):
         within(node, "nft", "flush", "ruleset")
+
+
+# Unicast VPNs
+
+
+@case
+def vpn_userspace() -> None:
+    vpn.carries(probe, check, sniffer, esp, "userspace")
+
+
+@case
+def vpn_xfrm() -> None:
+    vpn.carries(probe, check, sniffer, esp, "xfrm")
+
+
+@case
+def vpn_roll_over() -> None:
+    vpn.rolls_over(probe, check, await_that, sniffer)
+
+
+@case
+def vpn_refuses() -> None:
+    vpn.judges(probe, check, await_that, sniffer, esp)
+
+
+@case
+def vpn_in_user_space() -> None:
+    vpn.userspace_here(programs, check)
 
 
 @case

@@ -93,14 +93,22 @@ def batch(*lines: str, namespace: str = "") -> None:
         raise RuntimeError(f"{lines}: {done.stderr}")
 
 
-class Source:
-    """Sends numbered datagrams from the host behind gateway A."""
+def enlarge(of: socket.socket, octets: int) -> None:
+    """The receive buffer, as far as may be."""
+    try:
+        of.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, octets)
+    except PermissionError:
+        of.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, octets)
 
-    def __init__(self) -> None:
-        with Inside("srv"):
+
+class Source:
+    """Sends numbered datagrams from the host behind gateway A, or from elsewhere."""
+
+    def __init__(self, namespace: str = "srv", address: str = "192.168.1.10") -> None:
+        with Inside(namespace):
             self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 8)
-        self.socket.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("192.168.1.10"))
+        self.socket.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(address))
         self.number = 0
 
     def send(self, to: str, count: int = 1, pause: float = 0.0, port: int = PORT, size: int = 0) -> None:
@@ -134,7 +142,7 @@ class Sink:
     def __init__(self, groups: list[str], namespace: str = "rcv", address: str = "192.168.2.10") -> None:
         with Inside(namespace):
             self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 23)
+        enlarge(self.socket, 1 << 23)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(("", PORT))
         for group in groups:
@@ -156,7 +164,7 @@ class Sniffer:
     def __init__(self, namespace: str = "out", interface: str = "sat0") -> None:
         with Inside(namespace):
             self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
-        self.socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 24)
+        enlarge(self.socket, 1 << 24)
         self.socket.bind((interface, 3))
         self.take()
 

@@ -213,7 +213,7 @@ extension GoldenCases {
             says: """
                 satipsec.yaml:2:1: groups: is not a known key; known here are name, gcks, address, psk-file, \
                 phase1, satellite-interface, terrestrial-interface, data-plane, tunnel-interface, link-mtu, \
-                control-socket, guard, mss-clamp, dscp, packet-path, retry, policy
+                control-socket, guard, mss-clamp, dscp, outer-df, packet-path, retry, policy
                 """),
         Case(
             "DSCP that is none",
@@ -221,6 +221,14 @@ extension GoldenCases {
             by: "name: site1\ndscp: 64",
             says: """
                 satipsec.yaml:2:7: dscp: "64" is not a DSCP; write copy, or a number from 0 to 63
+                """),
+        Case(
+            "DF that a kernel back end does not do",
+            replace: "name: site1",
+            by: "name: site1\ndata-plane: xfrm\nouter-df: set",
+            says: """
+                satipsec.yaml:3:11: outer-df: is not done by data-plane: xfrm; write data-plane: userspace, \
+                or outer-df: copy
                 """),
     ]
 }

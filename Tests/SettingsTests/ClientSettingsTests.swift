@@ -79,6 +79,8 @@ import Testing
         #expect(try parse("mss-clamp: on").segmentClamp == .on)
         #expect(try parse("dscp: 46").outerDSCP == 46 && parse("dscp: 0").outerDSCP == 0)
         #expect(try parse("dscp: copy").outerDSCP == nil)
+        #expect(try parse("outer-df: set").outerDF == .set && parse("outer-df: clear").outerDF == .clear)
+        #expect(try parse("mss-clamp: on").outerDF == .copy)
     }
 
     @Test func whatIsLeftOutHasItsDefault() throws {

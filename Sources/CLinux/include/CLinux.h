@@ -64,8 +64,13 @@ int clinux_local_port(int fd);
    made as large as the system allows, up to `buffer_octets` each. What it receives begins with the IPv4 header, or with
    ESP itself over IPv6, which has the traffic class in the slot. */
 int clinux_esp_open(int family, const char *interface, int hops, int buffer_octets);
+/* Prepares a UDP socket to carry ESP beside what it carries already: what it receives has the traffic class in the
+   slot, what routers say of its packets comes to its error queue, and its buffers are as those of a raw socket. */
+int clinux_udp_share(int fd, int family, int buffer_octets);
+/* Has the kernel's IPsec take ESP out of what comes to an IPv4 UDP socket (RFC 3948); the rest goes on coming. */
+int clinux_udp_decapsulate(int fd);
 /* What may happen to a packet that leaves: 0 it may be cut on its way, where the family allows that; 1 it may not (DF);
-   2 it is larger than its path, and the kernel cuts it here where it knows that path. */
+   2 it is larger than its path, and the kernel cuts it here where it knows that path; 3 what a new socket does. */
 int clinux_fragmentation(int fd, int family, int mode);
 
 /* What a router said about a packet that we sent. */
@@ -73,10 +78,10 @@ struct clinux_error {
     struct clinux_address destination; /* of that packet */
     uint32_t mtu; /* 0 when it said anything else than "too big" */
     uint32_t count;
-    uint8_t octets[8]; /* the beginning of what followed its IP header */
+    uint8_t octets[8]; /* the beginning of what followed its IP header, and UDP header on a UDP socket */
 };
 
-/* Takes the next message from a raw socket's error queue; -EAGAIN when there is none. */
+/* Takes the next message from a socket's error queue; -EAGAIN when there is none. */
 int clinux_error_next(int fd, struct clinux_error *error);
 /* Sends one ICMP or ICMPv6 message, type to end, by the route to its destination. The kernel fills in the checksum of
    ICMPv6 only. */
@@ -99,7 +104,7 @@ struct clinux_slot {
     uint32_t start; /* of what to send; ignored on receipt, which begins at 0 */
     uint32_t count;
     uint32_t truncated; /* received, but it did not fit */
-    uint32_t traffic_class; /* DSCP and ECN octet of what to send (0 leaves it), or received over IPv6 */
+    uint32_t traffic_class; /* DSCP and ECN octet of what to send (0 leaves it), or received where a socket tells it */
     struct clinux_address local, remote;
 };
 struct clinux_batch;

@@ -3,6 +3,7 @@
 #ifndef SATIPSEC_CLINUX_KERNEL_H
 #define SATIPSEC_CLINUX_KERNEL_H
 #include <netinet/in.h>
+#include <linux/fib_rules.h>
 #include <linux/if_link.h>
 #include <linux/ipsec.h>
 #include <linux/netlink.h>
