@@ -33,6 +33,10 @@ final class PacketPump {
     private let link: LinkSender?
     /// Takes several datagrams in one piece; nil where the tunnel does not.
     private let writer: TunnelWriter?
+    /// The shorter way of packets from groups; nil where there is none.
+    private var ring: ReceiveRing?
+    /// Outer groups that we joined. The ring has those, too, that the interface lets in besides.
+    var joined: Set<IPAddress> = []
     /// Which packets of the batch that is being filled go by `link`.
     private var isDirect: [Bool]
     private var gathering = BatchGathering()
@@ -91,10 +95,15 @@ final class PacketPump {
                 try ESPSocket(
                     family: AddressFamily(address), configuration: configuration, interface: facts.satelliteIndex))
         }
+        // Only with a writer: its pieces are what makes a block of packets cheap.
+        ring =
+            writer == nil
+            ? nil : ReceiveRing(configuration.satelliteInterface, buffer: configuration.socketBuffer)
         watches = [loop.watch(readable: tunnel.descriptor) { [unowned self] in self.seal() }]
         for socket in sockets {
             watches.append(loop.watch(readable: socket.descriptor) { [unowned self] in self.open(socket) })
         }
+        if let ring { watches.append(loop.watch(readable: ring.descriptor) { [unowned self] in self.open(ring) }) }
     }
 
     deinit { stop() }
@@ -106,6 +115,7 @@ final class PacketPump {
         for watch in watches { watch.cancel() }
         watches = []
         sockets = []
+        ring = nil
     }
 
     /// Interfaces that are not any more those we started with: sockets and routes hold on to the old ones.
@@ -120,7 +130,7 @@ final class PacketPump {
         status.packetsToSatellite = tally.toSatellite
         status.packetsFromSatellite = tally.fromSatellite
         status.kernelPackets = tally.kernelPackets
-        status.receiveOverflow = sockets.reduce(0) { $0 + $1.drops }
+        status.receiveOverflow = sockets.reduce(ring?.drops ?? 0) { $0 + $1.drops }
         status.drops = associations.totalDrops
         status.pathMTUs = associations.pathMTUs
     }
@@ -244,11 +254,46 @@ final class PacketPump {
             unsafe open(incoming[index], family: socket.family, now: now)
         }
         arriving.note(isFull: count == incoming.count, isForGroups: isForGroups)
-        if let (written, failed) = writer?.flush() {
-            tally.toTunnel &+= written
-            for _ in 0..<failed { associations.count(.socketError) }
+        flush()
+        for event in associations.takeEvents() { report(event) }
+    }
+
+    private func flush() {
+        guard let (written, failed) = writer?.flush() else { return }
+        tally.toTunnel &+= written
+        for _ in 0..<failed { associations.count(.socketError) }
+    }
+
+    /// The same for packets to groups, where they lie.
+    private func open(_ ring: ReceiveRing) {
+        let now = loop.now
+        unsafe ring.take(blocks: 4) { bytes, count in
+            unsafe open(bytes, count, now: now)
+        } endOfBlock: {
+            flush()
         }
         for event in associations.takeEvents() { report(event) }
+    }
+
+    private func open(_ bytes: UnsafeMutablePointer<UInt8>, _ count: Int, now: Instant) {
+        var buffer = unsafe MutableSpan(_unsafeStart: bytes, count: count)
+        let inner: Range<Int>
+        let outerClass: UInt8
+        do throws(PacketDrop) {
+            guard let outer = PlainOuterHeader(buffer.span) else {
+                tally.fromSatellite &+= 1
+                associations.count(.malformed)
+                return
+            }
+            guard joined.contains(outer.destination) else { return }
+            tally.fromSatellite &+= 1
+            outerClass = outer.trafficClass
+            inner = try associations.decapsulate(
+                in: &buffer, packet: outer.packet, source: outer.source, destination: outer.destination, now: now)
+        } catch {
+            return  // counted
+        }
+        unsafe deliver(bytes, &buffer, inner, outerClass)
     }
 
     private func open(_ slot: UnsafeMutablePointer<clinux_slot>, family: AddressFamily, now: Instant) {
@@ -272,14 +317,22 @@ final class PacketPump {
         } catch {
             return  // counted
         }
+        unsafe deliver(bytes!, &buffer, inner, outerClass)  // as above
+    }
+
+    /// Hands what was opened to the tunnel.
+    private func deliver(
+        _ bytes: UnsafeMutablePointer<UInt8>, _ buffer: inout MutableSpan<UInt8>, _ inner: Range<Int>,
+        _ outerClass: UInt8
+    ) {
         do throws(PacketDrop) {
             try TrafficClass.carryMark(outer: outerClass, into: &buffer, packet: inner)
             try admit(buffer.span.extracting(inner))
             if let writer {
-                unsafe writer.append(bytes! + inner.lowerBound, count: inner.count)
+                unsafe writer.append(bytes + inner.lowerBound, count: inner.count)
                 return
             }
-            let written = unsafe write(tunnel.descriptor, bytes! + inner.lowerBound, inner.count)
+            let written = unsafe write(tunnel.descriptor, bytes + inner.lowerBound, inner.count)
             guard written == inner.count else { throw .socketError }
             tally.toTunnel &+= 1
         } catch {
