@@ -33,6 +33,10 @@ final class PacketPump {
     private let link: LinkSender?
     /// Takes several datagrams in one piece; nil where the tunnel does not.
     private let writer: TunnelWriter?
+    /// The shorter way of packets from groups; nil where there is none.
+    private var ring: ReceiveRing?
+    /// Outer groups that we joined. The ring has those, too, that the interface lets in besides.
+    var joined: Set<IPAddress> = []
     /// Which packets of the batch that is being filled go by `link`.
     private var isDirect: [Bool]
     private var gathering = BatchGathering()
@@ -98,10 +102,15 @@ final class PacketPump {
                 try ESPSocket(
                     family: AddressFamily(address), configuration: configuration, interface: facts.satelliteIndex))
         }
+        // Only with a writer: its pieces are what makes a block of packets cheap.
+        ring =
+            writer == nil
+            ? nil : ReceiveRing(configuration.satelliteInterface, buffer: configuration.socketBuffer)
         watches = [loop.watch(readable: tunnel.descriptor) { [unowned self] in self.seal() }]
         for socket in sockets {
             watches.append(loop.watch(readable: socket.descriptor) { [unowned self] in self.open(socket) })
         }
+        if let ring { watches.append(loop.watch(readable: ring.descriptor) { [unowned self] in self.open(ring) }) }
     }
 
     deinit { stop() }
@@ -113,6 +122,7 @@ final class PacketPump {
         for watch in watches { watch.cancel() }
         watches = []
         sockets = []
+        ring = nil
         shared?.endSharing()
         shared = nil
     }
@@ -140,7 +150,7 @@ final class PacketPump {
         status.packetsToSatellite = tally.toSatellite
         status.packetsFromSatellite = tally.fromSatellite
         status.kernelPackets = tally.kernelPackets
-        status.receiveOverflow = sockets.reduce(0) { $0 + $1.drops }
+        status.receiveOverflow = sockets.reduce(ring?.drops ?? 0) { $0 + $1.drops }
         status.drops = associations.totalDrops
         status.pathMTUs = associations.pathMTUs
     }
@@ -276,12 +286,43 @@ final class PacketPump {
         for event in associations.takeEvents() { report(event) }
     }
 
+    /// The same for packets to groups, where they lie.
+    private func open(_ ring: ReceiveRing) {
+        let now = loop.now
+        unsafe ring.take(blocks: 4) { bytes, count in
+            unsafe open(bytes, count, now: now)
+        } endOfBlock: {
+            flush()
+        }
+    }
+
     /// Takes in what routers said about packets that we sent by this socket.
     func hearTooBig(_ descriptor: Int32) {
         for one in ESPSocket.readTooBig(descriptor) {
             associations.notePathMTU(
                 one.mtu, destination: one.destination, spi: one.spi, sequence: one.sequence, now: loop.now)
         }
+    }
+
+    private func open(_ bytes: UnsafeMutablePointer<UInt8>, _ count: Int, now: Instant) {
+        var buffer = unsafe MutableSpan(_unsafeStart: bytes, count: count)
+        let inner: Range<Int>
+        let outerClass: UInt8
+        do throws(PacketDrop) {
+            guard let outer = PlainOuterHeader(buffer.span) else {
+                tally.fromSatellite &+= 1
+                associations.count(.malformed)
+                return
+            }
+            guard joined.contains(outer.destination) else { return }
+            tally.fromSatellite &+= 1
+            outerClass = outer.trafficClass
+            inner = try associations.decapsulate(
+                in: &buffer, packet: outer.packet, source: outer.source, destination: outer.destination, now: now)
+        } catch {
+            return  // counted
+        }
+        unsafe deliver(bytes, &buffer, inner, outerClass: outerClass)
     }
 
     private func open(_ slot: UnsafeMutablePointer<clinux_slot>, family: AddressFamily, now: Instant) {
