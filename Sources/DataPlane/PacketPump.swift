@@ -33,6 +33,10 @@ final class PacketPump {
     private let link: LinkSender?
     /// Takes several datagrams in one piece; nil where the tunnel does not.
     private let writer: TunnelWriter?
+    /// The shorter way of packets from groups; nil where there is none.
+    private var ring: ReceiveRing?
+    /// Outer groups that we joined. The ring has those, too, that the interface lets in besides.
+    var joined: Set<IPAddress> = []
     /// Which packets of the batch that is being filled go by `link`.
     private var isDirect: [Bool]
     private var gathering = BatchGathering()
@@ -98,9 +102,16 @@ final class PacketPump {
                 try ESPSocket(
                     family: AddressFamily(address), configuration: configuration, interface: facts.satelliteIndex))
         }
+        // Only with a writer: its pieces are what makes a block of packets cheap.
+        ring =
+            writer == nil
+            ? nil : ReceiveRing(configuration.satelliteInterface, buffer: configuration.socketBuffer)
         watches = [loop.watch(readable: tunnel.descriptor) { [unowned self] in self.seal() }]
         for socket in sockets {
             watches.append(loop.watch(readable: socket.descriptor) { [unowned self] in self.open(socket) })
+        }
+        if let ring {
+            watches.append(loop.watch(readable: ring.descriptor) { [unowned self] in self.open(ring, now: loop.now) })
         }
     }
 
@@ -113,6 +124,7 @@ final class PacketPump {
         for watch in watches { watch.cancel() }
         watches = []
         sockets = []
+        ring = nil
         shared?.endSharing()
         shared = nil
     }
@@ -140,7 +152,7 @@ final class PacketPump {
         status.packetsToSatellite = tally.toSatellite
         status.packetsFromSatellite = tally.fromSatellite
         status.kernelPackets = tally.kernelPackets
-        status.receiveOverflow = sockets.reduce(0) { $0 + $1.drops }
+        status.receiveOverflow = sockets.reduce(ring?.drops ?? 0) { $0 + $1.drops }
         status.drops = associations.totalDrops
         status.pathMTUs = associations.pathMTUs
     }

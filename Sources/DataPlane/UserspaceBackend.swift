@@ -160,8 +160,10 @@ public final class UserspaceBackend: SABackend {
         try routers[AddressFamily(group)]?.set(group, isSent: use.isSent, isReceived: use.isReceived)
         if use.isReceived {
             try memberships.join(use.outer, interface: configuration.satelliteInterface)
+            pump?.joined.insert(use.outer)
         } else if !uses.isReceived(outer: use.outer) {
             memberships.leave(use.outer, interface: configuration.satelliteInterface)
+            pump?.joined.remove(use.outer)
         }
     }
 

@@ -206,6 +206,47 @@ private func writes(_ packets: [[UInt8]], flushAfter: Int? = nil) throws -> [[UI
     }
 }
 
+@Suite struct PlainOuterHeaderTests {
+    private func v4(_ change: (inout [UInt8]) -> Void = { _ in }, isSummed: Bool = true) -> PlainOuterHeader? {
+        var packet: [UInt8] = [0x45, 0xb9, 0, 60, 0x12, 0x34, 0, 0, 64, 50, 0, 0, 10, 0, 0, 1, 239, 1, 2, 3]
+        packet += [UInt8](repeating: 0x55, count: 40)
+        if isSummed { put(~sum(packet[..<20]) & 0xffff, &packet, 10) }
+        change(&packet)
+        return PlainOuterHeader(packet.span)
+    }
+
+    private func v6(_ change: (inout [UInt8]) -> Void = { _ in }) -> PlainOuterHeader? {
+        var packet: [UInt8] = [0x6b, 0x90, 0, 0, 0, 40, 50, 64, 0xfd] + [UInt8](repeating: 0, count: 14) + [1]
+        packet += [0xff, 0x15] + [UInt8](repeating: 0, count: 13) + [7] + [UInt8](repeating: 0x55, count: 40)
+        change(&packet)
+        return PlainOuterHeader(packet.span)
+    }
+
+    @Test func bothFamiliesAreRead() throws {
+        let four = try #require(v4())
+        #expect(four.source == .v4(10, 0, 0, 1) && four.destination == .v4(239, 1, 2, 3))
+        #expect(four.trafficClass == 0xb9 && four.packet == 20..<60)
+        let six = try #require(v6())
+        #expect(six.source == .v6(0xfd << 56, 1) && six.destination == .v6(0xff15 << 48, 7))
+        #expect(six.trafficClass == 0xb9 && six.packet == 40..<80)
+    }
+
+    @Test func anEthernetsPaddingDoesNotCount() throws {
+        #expect(try #require(v4 { $0 += [0, 0, 0] }).packet == 20..<60)
+        #expect(try #require(v6 { $0 += [0, 0, 0] }).packet == 40..<80)
+    }
+
+    @Test func whatAStackWouldDropIsNotRead() {
+        #expect(v4(isSummed: false) == nil, "checksum")
+        for offset in 0..<20 { #expect(v4 { $0[offset] ^= 0x10 } == nil, "octet \(offset) is in the checksum") }
+        #expect(v4 { $0.removeLast() } == nil, "longer than what is there")
+        #expect(v6 { $0.removeLast() } == nil)
+        #expect(v6 { $0[6] = 17 } == nil, "no ESP")
+        for count in [0, 1, 19] { #expect(v4 { $0.removeLast($0.count - count) } == nil) }
+        for count in [0, 1, 39] { #expect(v6 { $0.removeLast($0.count - count) } == nil) }
+    }
+}
+
 @Suite struct LinkSenderTests {
     private func header(_ source: IPAddress, _ destination: IPAddress, octets: Int, mtu: Int = 1_500) -> [UInt8]? {
         let outer = OuterHeader(linkMTU: mtu, ttl: 64)

@@ -96,10 +96,14 @@ tell gwB "inbound $(sa 101 $one_way aes256-gcm)"
 check "the group is joined on the satellite side" bash -c "ip -n gwB maddr show dev sat0 | grep -q $one_way"
 tell gwA "outbound $(sa 101 $one_way aes256-gcm)"
 tell gwA "activate 101 $one_way"
+delivered() { within gwB awk '$1 == "Ip6InDelivers" { print $2 }' /proc/net/snmp6; }
+before=$(delivered)
 hear rcv.log rcv --groups $one_way --interface eth0 --count 200
 tool srv send --to $one_way --interface eth0 --count 200 --interval 1 --tos 137 >/dev/null
 heard rcv.log
 unsniff
+stack=$(($(delivered) - before))
+check "one way: the receiver's IP stack sees none of them ($stack packets)" [ $stack -lt 100 ]
 is "one way: every packet arrives" rcv.log count 200
 is "one way: in order" rcv.log ordered yes
 is "one way: the inner source is kept" rcv.log sources fd01::10

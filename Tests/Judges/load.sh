@@ -49,6 +49,10 @@ bursts() {
         fail "$1: $2 packets of $3 octets cost $a and $b allocations"
     fi
 }
+# Packets that the IP stack of gwB handed to somebody: those that came by the raw sockets.
+delivered() { within gwB awk '/^Ip: [0-9]/ { print $10 }' /proc/net/snmp; }
+diverted() { within gwB nft list table netdev satipsec_ring; }
+unharmed() { ! diverted; }
 # PATH: a new SA each second, make before break.
 rekeyed() {
     local count=6000 spi
@@ -87,7 +91,16 @@ for path in automatic portable; do
     heard warm.log
     is "$path: packets arrive" warm.log count 50
     # No larger than a receiver's usual buffer.
+    before=$(delivered)
     bursts $path 2000 200 50
+    stack=$(($(delivered) - before))
+    if [ $path = automatic ]; then
+        check "automatic: groups' ESP is kept from the IP stack" diverted
+        check "automatic: the IP stack has seen none of it ($stack packets)" [ $stack -lt 100 ]
+    else
+        check "portable: nothing is kept from the IP stack" unharmed
+        check "portable: the IP stack has seen it all ($stack packets)" [ $stack -ge 2000 ]
+    fi
     bursts $path 1000 1400 25
     rekeyed $path
     tell gwB status
@@ -95,6 +108,13 @@ for path in automatic portable; do
     tell gwB stop
     end gwA
     end gwB
+    check "$path: afterwards nothing is kept from the IP stack" unharmed
 done
+
+start gwB
+check "a second start keeps groups' ESP from the IP stack again" diverted
+kill -9 "${probe_pid[gwB]}"
+end gwB
+check "a client that was killed leaves nothing behind" unharmed
 
 finish
