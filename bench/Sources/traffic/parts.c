@@ -250,8 +250,8 @@ static void tunnel(int rounds)
 static uint8_t *ring;
 static unsigned ring_block;
 
-/* A ring in which the kernel puts ESP packets. */
-static int ring_open(const char *interface)
+/* A ring in which the kernel puts ESP packets, of one protocol's packets or, as they come in, of all. */
+static int ring_open(const char *interface, int protocol)
 {
     /* Protocol 50 of IPv4; the filter sees the packet from its IP header on. */
     struct sock_filter code[] = {
@@ -265,7 +265,7 @@ static int ring_open(const char *interface)
         .tp_frame_nr = BLOCK / LARGEST * BLOCKS, .tp_retire_blk_tov = 1,
     };
     struct sockaddr_ll local = {
-        .sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_IP), .sll_ifindex = interface_index(interface),
+        .sll_family = AF_PACKET, .sll_protocol = htons((uint16_t)protocol), .sll_ifindex = interface_index(interface),
     };
     int fd = socket(AF_PACKET, SOCK_DGRAM, 0);
     if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof filter) < 0
@@ -320,10 +320,25 @@ static int join(const char *interface)
     return fd;
 }
 
+/* Ends the way of ESP packets where they come in, behind the ring of all protocols. */
+static void divert(const char *interface)
+{
+    char command[256];
+    snprintf(command, sizeof command,
+             "nft 'table netdev parts { chain taken { type filter hook ingress device \"%s\" priority -600;"
+             " ip protocol esp drop; }; }'",
+             interface);
+    errno = EOPNOTSUPP;
+    if (system(command) != 0) die("nft");
+}
+
 static void link_parts(char **argument, int rounds)
 {
-    static double sends[2][2][ROUNDS], receives[2][2][ROUNDS];
-    static const char *names[2][2] = { { "raw-raw", "raw-ring" }, { "packet-raw", "packet-ring" } };
+    enum { LISTENERS = 3 };
+    static double sends[2][LISTENERS][ROUNDS], receives[2][LISTENERS][ROUNDS];
+    static const char *names[2][LISTENERS] = {
+        { "raw-raw", "raw-ring", "raw-diverted" }, { "packet-raw", "packet-ring", "packet-diverted" },
+    };
     struct sockaddr_in to = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(group) };
     int senders[2] = { raw_open(argument[1]), socket(AF_PACKET, SOCK_DGRAM, 0) };
     struct sockaddr_ll direct = {
@@ -333,10 +348,12 @@ static void link_parts(char **argument, int rounds)
     int yes = 1, octets = 8 << 20;
     setsockopt(senders[1], SOL_PACKET, PACKET_QDISC_BYPASS, &yes, sizeof yes);
     setsockopt(senders[1], SOL_SOCKET, SO_SNDBUFFORCE, &octets, sizeof octets);
-    for (int listener = 0; listener < 2; listener++) {
+    for (int listener = 0; listener < LISTENERS; listener++) {
         enter(argument[2]);
         int member = join(argument[3]);
-        int receiver = listener == 0 ? raw_open(argument[3]) : ring_open(argument[3]);
+        int protocol = listener == 1 ? ETH_P_IP : ETH_P_ALL;
+        int receiver = listener == 0 ? raw_open(argument[3]) : ring_open(argument[3], protocol);
+        if (listener == 2) divert(argument[3]);
         enter(argument[0]);
         for (int way = 0; way < 2; way++) {
             for (int round = 0; round < rounds; round++) {
@@ -362,6 +379,11 @@ static void link_parts(char **argument, int rounds)
         }
         close(receiver);
         close(member);
+        if (listener == 2) {
+            enter(argument[2]);
+            if (system("nft delete table netdev parts") != 0) die("nft");
+            enter(argument[0]);
+        }
     }
 }
 
