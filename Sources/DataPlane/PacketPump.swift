@@ -110,7 +110,9 @@ final class PacketPump {
         for socket in sockets {
             watches.append(loop.watch(readable: socket.descriptor) { [unowned self] in self.open(socket) })
         }
-        if let ring { watches.append(loop.watch(readable: ring.descriptor) { [unowned self] in self.open(ring) }) }
+        if let ring {
+            watches.append(loop.watch(readable: ring.descriptor) { [unowned self] in self.open(ring, now: loop.now) })
+        }
     }
 
     deinit { stop() }
@@ -286,43 +288,12 @@ final class PacketPump {
         for event in associations.takeEvents() { report(event) }
     }
 
-    /// The same for packets to groups, where they lie.
-    private func open(_ ring: ReceiveRing) {
-        let now = loop.now
-        unsafe ring.take(blocks: 4) { bytes, count in
-            unsafe open(bytes, count, now: now)
-        } endOfBlock: {
-            flush()
-        }
-    }
-
     /// Takes in what routers said about packets that we sent by this socket.
     func hearTooBig(_ descriptor: Int32) {
         for one in ESPSocket.readTooBig(descriptor) {
             associations.notePathMTU(
                 one.mtu, destination: one.destination, spi: one.spi, sequence: one.sequence, now: loop.now)
         }
-    }
-
-    private func open(_ bytes: UnsafeMutablePointer<UInt8>, _ count: Int, now: Instant) {
-        var buffer = unsafe MutableSpan(_unsafeStart: bytes, count: count)
-        let inner: Range<Int>
-        let outerClass: UInt8
-        do throws(PacketDrop) {
-            guard let outer = PlainOuterHeader(buffer.span) else {
-                tally.fromSatellite &+= 1
-                associations.count(.malformed)
-                return
-            }
-            guard joined.contains(outer.destination) else { return }
-            tally.fromSatellite &+= 1
-            outerClass = outer.trafficClass
-            inner = try associations.decapsulate(
-                in: &buffer, packet: outer.packet, source: outer.source, destination: outer.destination, now: now)
-        } catch {
-            return  // counted
-        }
-        unsafe deliver(bytes, &buffer, inner, outerClass: outerClass)
     }
 
     private func open(_ slot: UnsafeMutablePointer<clinux_slot>, family: AddressFamily, now: Instant) {
