@@ -34,7 +34,7 @@ extension GroupMember {
         unansweredAsks = 0
         var items: [ConfigureAnswer.Item] = []
         for section in message.groups { items += apply(section, now: now) }
-        for section in message.vpns { items += apply(section, in: message.sequence, now: now) }
+        for section in message.vpns { items += apply(section, in: message, now: now) }
         collect(message, now: now)
         let answer = ConfigureAnswer(sequence: message.sequence, items: items)
         pending.append(.configureAnswer(answer, messageID: messageID, association: association, at: now))

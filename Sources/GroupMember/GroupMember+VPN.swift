@@ -83,17 +83,17 @@ struct MemberVPN {
 }
 
 extension GroupMember {
-    /// SAs of one VPN kept at a time: generations that follow one another while an end is away.
-    private var vpnAssociationsMost: Int { configuration.limits.flowsPerVPN * 8 }
+    /// SAs of one VPN kept at a time: eight generations that follow one another while an end is away.
+    private var vpnAssociationsMost: Int { configuration.limits.flowsPerVPN * 16 }
     /// How long SAs that a profile no longer names go on receiving: what was sent before is still on its way.
     private static let vpnGrace: Duration = .seconds(5)
 
     // MARK: The profile
 
     /// One VPN of a profile, or a part of one. Idempotent.
-    /// - Parameter sequence: of the message.
-    func apply(_ section: VPNSection, in sequence: UInt64, now: Instant) -> [ConfigureAnswer.Item] {
-        let id = section.vpn
+    func apply(_ section: VPNSection, in message: Configure, now: Instant) -> [ConfigureAnswer.Item] {
+        let (id, sequence) = (section.vpn, message.sequence)
+        let first = sequence &- UInt64(message.part)
         guard vpns[id] != nil || groups.count + vpns.count < configuration.limits.groupsPerProfile, groups[id] == nil
         else { return [ConfigureAnswer.Item(group: id, spi: 0, code: .limit)] }
         if vpns[id] == nil {
@@ -105,7 +105,6 @@ extension GroupMember {
         if let peer = section.peer { vpns[id]?.peer = peer }
         vpns[id]?.askAt = nil
         var items = [ConfigureAnswer.Item(group: id, spi: 0, code: .installed)]
-        let listed = Set(section.dataSAs.map(\.spi))
         // An SA that we missed stands in front of those that are named behind it.
         for (position, sa) in section.dataSAs.enumerated() {
             let index = vpns[id]?.sas.firstIndex { $0.sa.spi == sa.spi && $0.sa.direction == sa.direction }
@@ -114,7 +113,7 @@ extension GroupMember {
         for (position, sa) in section.dataSAs.enumerated() {
             guard let peer = section.peer else { break }
             let rank = VPNRank(sequence: sequence, position: position)
-            let code = install(sa, of: id, peer: peer, rank: rank, listed: listed, now: now)
+            let code = install(sa, of: id, peer: peer, rank: rank, since: first, now: now)
             items.append(ConfigureAnswer.Item(group: id, spi: sa.spi, code: code))
         }
         ageVPN(id, now: now)
@@ -122,7 +121,7 @@ extension GroupMember {
     }
 
     private func install(
-        _ sa: DataSA, of id: UInt32, peer: VPNSection.Peer, rank: VPNRank, listed: Set<UInt32>, now: Instant
+        _ sa: DataSA, of id: UInt32, peer: VPNSection.Peer, rank: VPNRank, since first: UInt64, now: Instant
     ) -> ConfigureAnswer.Code {
         guard let vpn = vpns[id] else { return .failed }
         let isOutbound = sa.direction == .sender
@@ -146,10 +145,10 @@ extension GroupMember {
             spi: sa.spi, destination: isOutbound ? peer.address.address : configuration.local.address)
         guard !vpn.retired.contains(key) else { return .known }
         if vpns[id]?.sas.count ?? 0 >= vpnAssociationsMost {
-            guard let oldest = vpn.sas.first(where: { !listed.contains($0.sa.spi) && !$0.isActive }) else {
-                return .limit
-            }
-            removeVPN(id, "limit") { $0.key == oldest.key }
+            // Of those that the profile has not named so far, the latest is the likeliest never to have been used.
+            let others = vpn.sas.filter { $0.rank.sequence < first && !$0.isActive }
+            guard let least = others.max(by: { $0.rank < $1.rank }) else { return .limit }
+            removeVPN(id, "limit") { $0.key == least.key }
         }
         guard !isTaken(sa, by: id) else { return .conflict }
         let held = vpns[id]?.sas ?? []
@@ -290,9 +289,11 @@ extension GroupMember {
 
     // MARK: Reports
 
-    /// For a STATUS: in the form of a group's, by the VPN's id.
+    /// For a STATUS: in the form of a group's, by the VPN's id. Of those alone that ask for something: answers in
+    /// groups' slots stay as short as they are.
     func vpnReports(asking wanted: Set<UInt32>) -> [GroupReport] {
-        let reports = vpns.values.sorted { $0.id < $1.id }.map { vpn in
+        let asking = vpns.values.filter { $0.worn != nil || wanted.contains($0.id) }
+        let reports = asking.sorted { $0.id < $1.id }.map { vpn in
             GroupReport(
                 group: vpn.id, epoch: 0, complete: vpn.transaction, sequence: 0,
                 activeSPIs: vpn.sas.filter(\.isActive).map(\.key.spi), wantsProfile: wanted.contains(vpn.id),

@@ -97,7 +97,7 @@ extension KeyServer {
             // spec: RFC 6407 3.5.1 - its counters are gone with its memory, so its keys must not go on either.
             if isRestart, member.holdsKeys { renew(id, reason: .senderRestarted, now: now) }
         }
-        vpnsRegistered(name, isRestart: isRestart, now: now)
+        vpnsRegistered(name, now: now)
         sendProfile(to: name, now: now)
     }
 

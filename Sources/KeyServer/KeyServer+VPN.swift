@@ -42,7 +42,7 @@ extension KeyServer {
             let generations = vpn.generations.filter { $0.endsAt > now && !$0.lostBy.contains(end) }
             return VPNSection(
                 vpn: id, name: vpn.entry.name, transaction: vpn.transaction,
-                keepsOthers: vpn.phase != .settled || generations.isEmpty,
+                keepsOthers: vpn.keepsOthers(at: end) || generations.isEmpty,
                 peer: generations.last.map {
                     VPNSection.Peer(address: $0.path.addresses[1 - end], isEncapsulated: $0.path.isEncapsulated)
                 }, dataSAs: generations.flatMap { Self.described($0, for: end, now: now) })
@@ -123,12 +123,15 @@ extension KeyServer {
 
     // MARK: What happens to the ends
 
-    func vpnsRegistered(_ name: String, isRestart: Bool, now: Instant) {
+    /// An end has a new ISAKMP SA. Perhaps it lost its memory, and its counters with it: INITIAL-CONTACT would say so,
+    /// but that is not covered by message 5's hash, and a counter that starts anew breaks the cipher. So it is taken
+    /// for granted.
+    func vpnsRegistered(_ name: String, now: Instant) {
         clients[name]?.vpnPending = nil
         for id in vpnsOf[name] ?? [] {
             guard let end = vpns[id]?.entry.end(name) else { continue }
-            if isRestart {
-                vpns[id]?.marks[end] = nil
+            vpns[id]?.marks[end] = nil
+            if vpns[id]?.generations.isEmpty == false {
                 for index in vpns[id]?.generations.indices ?? 0..<0 {
                     vpns[id]?.generations[index].lostBy.insert(end)
                 }
@@ -258,7 +261,7 @@ extension KeyServer {
     func due(_ vpn: VPNState, now: Instant) -> (at: Instant, reason: RekeyReason)? {
         guard isAllowed(vpn), let path = path(of: vpn.entry) else { return nil }
         guard let newest = vpn.generations.last else { return (now, .established) }
-        guard newest.lostBy.isEmpty else { return (now, .endRestarted) }
+        guard newest.lostBy.isEmpty else { return (now, .endRegistered) }
         guard newest.fits(vpn.entry) else { return (now, .changed) }
         var next = (at: newest.createdAt + vpn.entry.lifetime * Self.vpnRekeyAtPercent / 100, RekeyReason.scheduled)
         if let renewal = vpn.renewal, renewal.at < next.at { next = renewal }
@@ -317,6 +320,7 @@ extension KeyServer {
             vpn.generations[last].isActive = true
         case .activating:
             vpn.phase = .settled
+            vpn.hasUnknown = false
             let removeAt = now + vpn.entry.keepOld
             for index in vpn.generations.indices.dropLast() {
                 vpn.generations[index].removeAt = min(vpn.generations[index].removeAt ?? removeAt, removeAt)

@@ -38,8 +38,8 @@ public enum RekeyReason: String, Sendable, Hashable, Codable {
     case applied
     /// Both ends of a VPN are there, and it has no SAs.
     case established
-    /// An end of a VPN came back without its counters.
-    case endRestarted = "end-restarted"
+    /// An end of a VPN registered again: its counters may be gone.
+    case endRegistered = "end-registered"
     /// An end of a VPN has another address or port.
     case moved
     /// The configuration says something else of a VPN's flows or suite.

@@ -8,7 +8,8 @@ internal import Store
 
 /// `vpn/ID/state`: a VPN's SAs and how far their change is, so that a restart goes on where it was.
 ///
-///     version = 1 | phase | transaction (u64) | names of the ends (length u8, text, twice)
+///     version = 1 | phase (128: with SAs of which no record is left) | transaction (u64)
+///     | names of the ends (length u8, text, twice)
 ///     | changes (u8): transaction (u64), started (u64, microseconds since 1970), reason (length u8, text),
 ///       members, confirmed (u8 each: 1 the first end, 2 the second)
 ///     | generations (u8): transaction, created, expires, gone (u64 each; 0: not replaced)
@@ -16,11 +17,12 @@ internal import Store
 ///       | SAs (length u16): the payloads of a VPN section (docs/FMKE.md 4.7) as for the first end
 extension VPNState {
     private static let version: UInt8 = 1
+    private static let unknown: UInt8 = 128
 
     func octets(_ clock: RecordClock) -> Secret? {
         var writer = OctetWriter(capacity: 512)
         writer.u8(Self.version)
-        writer.u8(phase.rawValue)
+        writer.u8(phase.rawValue | (hasUnknown ? Self.unknown : 0))
         writer.u64(transaction)
         for name in entry.ends { writer.text(name) }
         writer.u8(UInt8(clamping: changes.count))
@@ -78,10 +80,10 @@ extension VPNState {
         defer { wipe(&octets) }
         do {
             var reader = OctetReader(octets)
-            guard try reader.u8() == Self.version, let phase = VPNPhase(rawValue: try reader.u8()) else {
-                throw Truncated()
-            }
-            self.phase = phase
+            guard try reader.u8() == Self.version else { throw Truncated() }
+            let first = try reader.u8()
+            guard let phase = VPNPhase(rawValue: first & ~Self.unknown) else { throw Truncated() }
+            (self.phase, hasUnknown) = (phase, first & Self.unknown != 0)
             transaction = try reader.u64()
             let ends = [try reader.text(), try reader.text()]
             for _ in 0..<(try reader.u8()) { changes.append(try Self.change(&reader, ends, clock)) }
@@ -166,7 +168,9 @@ extension KeyServer {
     func restoredVPN(_ entry: VPNEntry, records: any RecordStore, now: Instant) throws -> VPNState {
         let name = "vpn/\(entry.id)/state"
         guard let value = try records.value(of: name) else {
-            return VPNState(entry: entry, transaction: configuration.numberFloor)
+            var vpn = VPNState(entry: entry, transaction: configuration.numberFloor)
+            vpn.hasUnknown = true
+            return vpn
         }
         var vpn = try VPNState(entry, name: name, octets: value, clock)
         vpn.transaction = max(vpn.transaction, configuration.numberFloor)

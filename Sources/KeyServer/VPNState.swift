@@ -43,7 +43,7 @@ struct VPNGeneration {
     var isActive = false
     /// When it is gone, for one that was replaced and that no end uses any more.
     var removeAt: Instant?
-    /// Ends that restarted since: its counters are gone there, so it must not be taken in again.
+    /// Ends that registered again since: its counters may be gone there, so it must not be taken in again.
     var lostBy: Set<Int> = []
 
     var endsAt: Instant { min(expiresAt, removeAt ?? expiresAt) }
@@ -84,6 +84,14 @@ struct VPNState {
     /// New keys that wait: for their turn, or for both ends to be there.
     var renewal: (at: Instant, reason: RekeyReason)?
     var lastVerdict: VerdictReport?
+
+    /// The ends may have SAs of which no record is left.
+    var hasUnknown = false
+
+    /// May an end have SAs in use that its profile does not name? They stay until both ends use named ones.
+    func keepsOthers(at end: Int) -> Bool {
+        phase != .settled && (hasUnknown || generations.contains { $0.lostBy.contains(end) })
+    }
 
     var mark: VPNMark { VPNMark(transaction: transaction, phase: phase) }
 

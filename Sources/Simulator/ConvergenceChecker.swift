@@ -75,6 +75,7 @@ final class ConvergenceChecker: Checker {
     }
 
     private func ended(_ report: VerdictReport, _ simulation: Simulation) {
+        if report.isVPN { return endedVPN(report, simulation) }
         guard let expected = pending[report.group]?.removeValue(forKey: report.transaction) else {
             simulation.violate(name, "a second verdict on transaction \(report.transaction) of \(report.group)")
             return
@@ -105,7 +106,18 @@ final class ConvergenceChecker: Checker {
         if lastRekeys.isEmpty {
             phase = .settlingAgain
             deadline = simulation.now + simulation.scenario.settleTime
+            for number in simulation.scenario.vpns.indices {
+                simulation.queue.schedule(.rekeyVPN(number), at: simulation.now)
+            }
         }
+    }
+
+    /// Without faults the last change of a VPN reaches both ends, as that of a group reaches everybody.
+    private func endedVPN(_ report: VerdictReport, _ simulation: Simulation) {
+        guard phase == .settlingAgain, report.reason == .commanded, report.verdict != "confirmed",
+            simulation.scenario.residualLoss == 0, !report.unconfirmed.map(\.client).contains(where: aged.contains)
+        else { return }
+        simulation.violate(name, "without faults a change of \(report.group) misses \(report.unconfirmed)")
     }
 
     private func check(again pause: Duration, _ simulation: Simulation) {
@@ -156,6 +168,7 @@ final class ConvergenceChecker: Checker {
                 behind.append("\(member.client) has not confirmed \(group.transaction) of \(group.name)")
             }
         }
+        behind += VPNChecker.whatIsMissing(simulation)
         guard behind.isEmpty else { return behind }
         let newest = Dictionary(
             snapshot.sas.map { ($0.group, $0.transaction) }, uniquingKeysWith: { max($0, $1) })

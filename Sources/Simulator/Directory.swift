@@ -88,7 +88,27 @@ struct Directory {
             entry.backwardSecrecy = group.backwardSecrecy
             return entry
         }
-        return Inventory(clients: clients, groups: groups)
+        let vpns = Self.vpns(scenario).filter { vpn in
+            vpn.ends.compactMap(Self.member).allSatisfy { !removed.contains($0) }
+        }
+        return Inventory(clients: clients, groups: groups, vpns: vpns)
+    }
+
+    static func vpns(_ scenario: Scenario) -> [VPNEntry] {
+        scenario.vpns.enumerated().map { index, vpn in
+            func site(_ number: Int) -> IPPrefix {
+                let octet = UInt8(truncatingIfNeeded: index * 16 + number)
+                return IPPrefix(address: .v4(172, 16, octet, 0), length: 24) ?? .allV4
+            }
+            var entry = VPNEntry(
+                name: "v\(index)", id: 1_001 + UInt32(index), ends: vpn.ends.map { "m\($0)" },
+                flows: (0..<vpn.flows).map { TrafficSelector(source: site(2 * $0), destination: site(2 * $0 + 1)) },
+                suite: vpn.suite)
+            entry.extendedSequence = vpn.extendedSequence
+            entry.lifetime = vpn.lifetime
+            entry.keepOld = vpn.keepOld
+            return entry
+        }
     }
 }
 

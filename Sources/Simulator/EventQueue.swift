@@ -15,6 +15,8 @@ struct EventQueue {
         case fault
         /// The address translation in front of this member forgets.
         case rebind(Int)
+        /// The operator wants new keys for this VPN.
+        case rekeyVPN(Int)
         case endFault(Int)
         case faultsEnd
         case sabotage

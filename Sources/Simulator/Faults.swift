@@ -126,6 +126,24 @@ extension Simulation {
         network.update(number + 1) { $0.translation?.rebind() }
     }
 
+    /// So do these.
+    func scheduleVPNRekeys(from start: Instant) {
+        let random = SeededRandom(seed: Self.derive(scenario.seed, "VPN rekeys"))
+        for number in scenario.vpns.indices {
+            var at = start + random.duration(below: .seconds(60))
+            while at < start + scenario.faultTime {
+                queue.schedule(.rekeyVPN(number), at: at)
+                at = at + random.duration(below: .seconds(100))
+            }
+        }
+    }
+
+    func rekeyVPN(_ number: Int) {
+        let ends = scenario.vpns[number].ends
+        guard !ends.contains(where: { members[$0].isRevoked || server.removed.contains($0) }) else { return }
+        rekey("v\(number)", includingKEK: false)
+    }
+
     private func command(_ random: SeededRandom) {
         guard let name = random.pick(scenario.groups.indices.map { "g\($0)" }) else { return }
         let includesKEK = random.happens(0.4)

@@ -28,6 +28,8 @@ public enum Sabotage: Sendable, CaseIterable {
     case babbler
     /// (f) A data plane loses an SA without a word.
     case lostSA
+    /// (f) The same with an SA of a VPN.
+    case lostVPNSA
 
     /// The letter of the checker that must find it.
     public var checker: String {
@@ -37,7 +39,7 @@ public enum Sabotage: Sendable, CaseIterable {
         case .clockBack, .restartedCounter: "c"
         case .forgottenRevocation, .leakedKEK, .leakedRoot, .falseNewcomer: "d"
         case .babbler: "e"
-        case .lostSA: "f"
+        case .lostSA, .lostVPNSA: "f"
         }
     }
 }
@@ -81,6 +83,9 @@ extension Simulation {
             }
         case .lostSA:
             for key in members.flatMap(\.active.values) { last.inbound[key] = nil }
+            observe(.dataChanged(last.number, .removeAll))
+        case .lostVPNSA:
+            for key in last.inbound.keys where !key.destination.isMulticast { last.inbound[key] = nil }
             observe(.dataChanged(last.number, .removeAll))
         }
     }

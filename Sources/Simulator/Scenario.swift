@@ -22,9 +22,22 @@ public struct Scenario: Sendable {
         public var backwardSecrecy = false
     }
 
+    /// A VPN between two members, by their numbers.
+    public struct VPN: Sendable {
+        public var ends: [Int]
+        public var flows = 1
+        public var suite = ESPSuite.aes128gcm
+        public var extendedSequence = true
+        public var lifetime: Duration = .seconds(3_600)
+        public var keepOld: Duration = .seconds(5)
+
+        public init(ends: [Int]) { self.ends = ends }
+    }
+
     public var seed: UInt64
     public var members: Int
     public var groups: [Group]
+    public var vpns: [VPN] = []
     /// Each member's clock runs this much too fast, in millionths.
     public var drifts: [Int]
     public var uplink = LinkParameters()
@@ -53,7 +66,8 @@ public struct Scenario: Sendable {
 
     /// Draws a scenario with faults of every kind.
     /// - Parameter trees: draw key trees and address translation as well; all else is the same without.
-    public init(seed: UInt64, trees: Bool = true) {
+    /// - Parameter vpns: draw VPNs, and what happens to them, from a source of their own.
+    public init(seed: UInt64, trees: Bool = true, vpns: Bool = true) {
         self.seed = seed
         let random = SeededRandom(seed: Simulation.derive(seed, "scenario"))
         members = Int(random.number(below: 7)) + 2
@@ -87,6 +101,23 @@ public struct Scenario: Sendable {
         }
         let translation = SeededRandom(seed: Simulation.derive(seed, "translation"))
         if translation.happens(0.2), trees { translated = (0..<members).filter { _ in translation.happens(0.5) } }
+        if trees, vpns { self.vpns = Self.vpns(seed, members: members) }
+    }
+
+    private static func vpns(_ seed: UInt64, members: Int) -> [VPN] {
+        let random = SeededRandom(seed: Simulation.derive(seed, "vpns"))
+        guard random.happens(0.5) else { return [] }
+        return (0..<1 + random.number(below: 3)).map { _ in
+            let first = Int(random.number(below: UInt64(members)))
+            let second = (first + 1 + Int(random.number(below: UInt64(members - 1)))) % members
+            var vpn = VPN(ends: [first, second])
+            vpn.flows = 1 + Int(random.number(below: 4))
+            vpn.suite = Self.suites[Int(random.number(below: UInt64(Self.suites.count)))]
+            vpn.extendedSequence = random.happens(0.7)
+            vpn.lifetime = random.happens(0.4) ? .seconds(120) : .seconds(3_600)
+            vpn.keepOld = .seconds(1) + random.duration(below: .seconds(10))
+            return vpn
+        }
     }
 
     private static let suites = ESPSuite.allCases.filter { !$0.isLegacy }
@@ -133,6 +164,8 @@ public struct Scenario: Sendable {
         note("short KEKs", groups.contains { $0.kekLifetime < .seconds(600) })
         note("early COMMIT", groups.contains { $0.rollover.commitAtPercent != nil })
         note("key tree", groups.contains { $0.revocation == .lkh })
+        note("VPN", !vpns.isEmpty)
+        note("short VPN SAs", vpns.contains { $0.lifetime < .seconds(600) })
         note("backward secrecy", groups.contains { $0.backwardSecrecy })
         return features
     }
@@ -144,7 +177,7 @@ public struct Scenario: Sendable {
         var scenario = Scenario(seed: seed)
         scenario.members = members
         scenario.drifts = Array(repeating: 0, count: members)
-        scenario.translated = []
+        (scenario.translated, scenario.vpns) = ([], [])
         var roles = Dictionary(uniqueKeysWithValues: (0..<members).map { ($0, MemberRole.receiver) })
         roles[0] = .sender
         scenario.groups = [

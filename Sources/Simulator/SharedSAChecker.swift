@@ -60,7 +60,7 @@ final class SharedSAChecker: Checker {
     private var isChanged = false
     private(set) var looks = 0
     private var dates: [Instant] = []
-    private var lockedOut: [(at: Instant, group: Int, transaction: UInt64)] = []
+    private var lockedOut: [(at: Instant, group: Int, transaction: UInt64, verdictAt: Instant)] = []
 
     init(_ directory: Directory) { self.directory = directory }
 
@@ -111,7 +111,7 @@ final class SharedSAChecker: Checker {
             }
             guard report.reason == .revocation, report.verdict == "confirmed" else { return }
             let at = simulation.now + Self.activationTolerance
-            lockedOut.append((at, group, report.transaction))
+            lockedOut.append((at, group, report.transaction, simulation.now))
             simulation.queue.schedule(.check, at: at)
         case .stepDone:
             if let first = dates.first, first < simulation.now {
@@ -122,7 +122,7 @@ final class SharedSAChecker: Checker {
             isChanged = false
             while let first = lockedOut.first, first.at <= simulation.now {
                 lockedOut.removeFirst()
-                checkLockedOut(first.group, first.transaction, simulation)
+                checkLockedOut(first.group, first.transaction, first.verdictAt, simulation)
             }
         default: break
         }
@@ -239,9 +239,13 @@ final class SharedSAChecker: Checker {
         } ?? false
     }
 
-    private func checkLockedOut(_ group: Int, _ transaction: UInt64, _ simulation: Simulation) {
+    private func checkLockedOut(
+        _ group: Int, _ transaction: UInt64, _ verdictAt: Instant, _ simulation: Simulation
+    ) {
         for sender in simulation.members where sender.engine != nil && !sender.isRevoked {
-            guard confirmed[sender.number]?[group] ?? 0 >= transaction else { continue }
+            // One that came later was named as absent, and has the time that its profile takes.
+            let confirmation = confirmations[sender.number]?[group]?.first { $0.transaction >= transaction }
+            guard let confirmation, confirmation.at <= verdictAt else { continue }
             for (flow, key) in sender.active.sorted(by: { $0.key < $1.key }) {
                 guard let made = transactions[key.spi], made.group == group, made.transaction < transaction else {
                     continue

@@ -75,7 +75,7 @@ public final class Simulation {
         knowledge = KnowledgeChecker(directory)
         checkers = [
             ConvergenceChecker(directory), AcceptanceChecker(directory), NumberChecker(directory), knowledge,
-            FeedbackChecker(directory), SharedSAChecker(directory),
+            FeedbackChecker(directory), SharedSAChecker(directory), VPNChecker(scenario),
         ]
     }
 
@@ -99,6 +99,7 @@ public final class Simulation {
         if scenario.faultTime > .zero { queue.schedule(.fault, at: faultsBegin) }
         scheduleRebindings(from: faultsBegin)
         scheduleAuditOutages(from: faultsBegin)
+        scheduleVPNRekeys(from: faultsBegin)
         queue.schedule(.faultsEnd, at: faultsBegin + scenario.faultTime)
         if scenario.sabotage != nil { queue.schedule(.sabotage, at: faultsBegin + scenario.faultTime + .seconds(1)) }
         while !isOver, violations.isEmpty, let next = queue.pop() {
@@ -133,6 +134,7 @@ public final class Simulation {
         case .startServer: startServer(keepingRecords: faultRandom.happens(0.6))
         case .fault: injectFault()
         case .rebind(let number): rebind(number)
+        case .rekeyVPN(let number): rekeyVPN(number)
         case .endFault(let number): endFault(number)
         case .faultsEnd: endFaults()
         case .sabotage: commitSabotage()
@@ -374,7 +376,7 @@ public final class Simulation {
             seed: scenario.seed, violations: violations, hash: hash.value, events: hash.events,
             virtualTime: now - .zero, transactions: transactions, verdictsConfirmed: verdicts, faults: faultCount,
             datagrams: datagrams, lastEvents: lines, kinds: kinds.union(scenario.features),
-            looks: Dictionary(uniqueKeysWithValues: checkers.map { (String($0.name.prefix(1)), $0.looks) }),
+            looks: Dictionary(checkers.map { (String($0.name.prefix(1)), $0.looks) }, uniquingKeysWith: +),
             figures: figures)
     }
 }

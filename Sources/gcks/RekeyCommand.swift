@@ -5,16 +5,16 @@ internal import Commands
 internal import Control
 internal import Settings
 
-/// `gcks rekey`: new keys for a group, now.
+/// `gcks rekey`: new keys for a group or a VPN, now.
 struct RekeyCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "rekey", abstract: "Give a group new keys now.",
+        commandName: "rekey", abstract: "Give a group or a VPN new keys now.",
         discussion: "With --wait the exit code is 0 when every member confirmed, 2 when some are named that did not.")
 
-    @Argument(help: "The group's name.")
+    @Argument(help: "The name of the group or VPN.")
     var group: String
 
-    @Flag(help: "Change the control channel's key as well.")
+    @Flag(help: "Change the control channel's key as well (of a group).")
     var kek = false
 
     @Flag(help: "Return with the verdict: every member confirmed, or named.")

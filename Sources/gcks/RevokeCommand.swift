@@ -5,10 +5,10 @@ internal import Commands
 internal import Control
 internal import Settings
 
-/// `gcks revoke`: a client is out, and every group it was in gets new keys.
+/// `gcks revoke`: a client is out, every group it was in gets new keys, and its VPNs end.
 struct RevokeCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "revoke", abstract: "Take a client's authorisation away and rekey all its groups.",
+        commandName: "revoke", abstract: "Take a client's authorisation away and rekey all its groups; its VPNs end.",
         discussion: """
             With --wait the exit code is 0 when every remaining member confirmed, 2 when some are named that did not, \
             with what is done about each. The client stays out as long as the key server's state file is there.

@@ -45,6 +45,9 @@ struct SimulateCommand: ParsableCommand {
     @Flag(help: "Let the key server's audit file fail now and then.")
     var audit = false
 
+    @Flag(help: "Draw no VPNs.")
+    var noVpns = false
+
     @Flag(help: "Say of each seed what there was, and what each checker looked at.")
     var coverage = false
 
@@ -69,7 +72,7 @@ struct SimulateCommand: ParsableCommand {
     }
 
     private func scenario(_ seed: UInt64) -> Scenario {
-        var scenario = Scenario(seed: seed, trees: !flat)
+        var scenario = Scenario(seed: seed, trees: !flat, vpns: !noVpns)
         if audit { scenario.drawAuditOutages() }
         return scenario
     }
@@ -93,7 +96,8 @@ struct SimulateCommand: ParsableCommand {
         for violation in outcome.violations {
             print("VIOLATION (\(violation.checker)) at \((violation.at - .zero).secondsText) s: \(violation.text)")
         }
-        print("replay: satsim \(flat ? "--flat " : "")\(audit ? "--audit " : "")--seed \(outcome.seed)")
+        let flags = (flat ? "--flat " : "") + (noVpns ? "--no-vpns " : "") + (audit ? "--audit " : "")
+        print("replay: satsim \(flags)--seed \(outcome.seed)")
     }
 
     private func sweep() throws {

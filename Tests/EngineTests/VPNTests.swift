@@ -186,7 +186,7 @@ import Testing
         world.run(.seconds(20))
         let site = try world.client("site1")
         #expect(before.isDisjoint(with: site.outbound.keys))
-        #expect(vpnVerdicts(world).last?.reason == .endRestarted)
+        #expect(vpnVerdicts(world).last?.reason == .endRegistered)
         #expect(vpnVerdicts(world).last?.verdict == "confirmed")
         let faults = world.vpnFaults.filter { !$0.hasPrefix("hub") }
         #expect(faults == [], "only the other end sends for a while with what is lost")
@@ -249,8 +249,8 @@ import Testing
             let port: UInt16 = 4_500 + (translated.contains(other) ? 10_000 : 0)
             for key in end.activeOf.values {
                 let parameters = try #require(end.outbound[key])
-                let remote = SocketAddress(peer.address, port)
-                #expect(parameters.encapsulation == UDPEncapsulation(localPort: 4_500, remote: remote))
+                let expected = UDPEncapsulation(localPort: 4_500, remote: SocketAddress(peer.address, port))
+                #expect(parameters.encapsulation == expected)
                 #expect(parameters.source == end.inside ?? end.address && key.destination == peer.address)
             }
             let inbound = end.inbound.values.filter { $0.name == "hub-site1" }
@@ -340,10 +340,7 @@ import Testing
         world.run(.seconds(20))
         let transaction = try rekey(world)
         let report = try #require(world.verdict(transaction))
-        #expect(
-            report.unconfirmed == [
-                .init(client: "hub", reason: "waiting"), .init(client: "site1", reason: "unreachable"),
-            ])
+        #expect(report.unconfirmed.map { "\($0.client) \($0.reason)" } == ["hub waiting", "site1 unreachable"])
         world.start("site1")
         #expect(world.run(.seconds(20)) { isUp(world) })
     }

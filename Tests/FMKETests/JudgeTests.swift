@@ -150,6 +150,17 @@ import Testing
         for datagram in bad { #expect(throws: FMKEError.notAuthentic) { try forge.opener.open(datagram) } }
     }
 
+    /// What a section of a VPN must not be: neither reads it.
+    @Test func theJudgeRefusesTheVPNsThatWeRefuse() throws {
+        let bad = try VPNForge().chains
+        let answers = try Judge.ask(bad.map { ["do": "configure", "chain": hexadecimal($0.chain)] })
+        for (answer, (what, chain)) in zip(answers, bad) {
+            #expect((answer["refused"] == nil) == (what == "good"), "\(what)")
+            let payloads = try PayloadChain.parse(first: .profile, chain[...], limit: 64, allowPadding: false)
+            #expect(((try? Configure(payloads: payloads)) != nil) == (what == "good"), "\(what)")
+        }
+    }
+
     @Test func weOpenTheJudgesPushes() throws {
         var requests: [[String: String]] = []
         var expected: [(PushOpener, TransactionHeader, KeyUpdate, UInt64)] = []
@@ -281,6 +292,7 @@ import Testing
             fields[policy + "transform"] = String(dataSA.suite.transformID)
             fields[policy + "key-length"] = dataSA.suite.keyLength.map { String($0) }
             fields[policy + "authentication"] = dataSA.suite.authenticationID.map { String($0) }
+            fields[policy + "extended-sequence"] = dataSA.extendedSequence ? "1" : nil
             fields[policy + "direction"] = String(dataSA.direction.rawValue)
             fields[policy + "seconds"] = String(dataSA.lifetimeSeconds)
             fields[policy + "kilobytes"] = dataSA.lifetimeKilobytes.map { String($0) }
@@ -313,6 +325,20 @@ import Testing
             fields[path + "transaction"] = String(member.transaction)
             fields.merge(associations(section.rekeySA, section.dataSAs, number)) { $1 }
             fields["kd.\(number).tree.array"] = section.treeKeys.map { hexadecimal($0.revealed()) }
+        }
+        var behind = configure.groups.count
+        for (number, section) in configure.vpns.enumerated() {
+            let path = "vpn.\(number)."
+            fields[path + "vpn"] = String(section.vpn)
+            fields[path + "name"] = section.name
+            fields[path + "transaction"] = String(section.transaction)
+            let isEncapsulated = section.peer?.isEncapsulated == true
+            fields[path + "flags"] = String((isEncapsulated ? 1 : 0) + (section.keepsOthers ? 2 : 0))
+            fields[path + "peer.port"] = String(section.peer?.address.port ?? 0)
+            fields[path + "peer.data"] = hexadecimal(section.peer?.address.address.octets ?? [])
+            guard section.peer != nil else { continue }
+            fields.merge(associations(nil, section.dataSAs, behind)) { $1 }
+            behind += 1
         }
         return fields
     }

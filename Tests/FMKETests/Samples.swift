@@ -101,11 +101,35 @@ struct Samples {
             rekeySA: rekeySA(), dataSAs: (0..<random.number(below: 4)).map { _ in dataSA(withTimes: true) })
     }
 
+    func vpnSection() -> VPNSection {
+        let isEncapsulated = chance()
+        let address = pick([IPAddress.v4(192, 0, 2, UInt8(number(1...254))), .v6(0x2001_0db8 << 32, random.next())])
+        let isAlone = number(0...3) == 0
+        return VPNSection(
+            vpn: u32(), name: pick(["", "hub-site1", "Straße 7 ☂"]), transaction: random.next(),
+            keepsOthers: isAlone || chance(),
+            peer: isAlone
+                ? nil
+                : .init(
+                    address: SocketAddress(address, isEncapsulated ? max(1, u16()) : 0),
+                    isEncapsulated: isEncapsulated),
+            dataSAs: isAlone ? [] : (0..<number(1...4)).map { _ in vpnSA() })
+    }
+
+    func vpnSA() -> DataSA {
+        var sa = dataSA(withTimes: true)
+        sa.direction = pick([.sender, .receiver])
+        if sa.direction == .receiver { sa.activateInMilliseconds = 0 }
+        sa.extendedSequence = chance()
+        return sa
+    }
+
     func configure() -> Configure {
         let partCount = max(1, u16())
         return Configure(
             sequence: random.next(), generation: u32(), part: UInt16(random.number(below: UInt64(partCount))),
-            partCount: partCount, groups: (0..<random.number(below: 3)).map { _ in section() })
+            partCount: partCount, groups: (0..<random.number(below: 3)).map { _ in section() },
+            vpns: (0..<random.number(below: 3)).map { _ in vpnSection() })
     }
 
     func answer() -> ConfigureAnswer {

@@ -46,7 +46,7 @@ import Testing
     @Test func impossibleValuesAreNotWritten() throws {
         let samples = Samples(seed: 9)
         var good = samples.configure()
-        good.groups = [samples.section(), samples.section()]
+        (good.groups, good.vpns) = ([samples.section(), samples.section()], [])
         good.groups[0].dataSAs = [samples.dataSA(withTimes: true), samples.dataSA(withTimes: true)]
         _ = try good.payloads()
         func refusal(_ change: (inout Configure) -> Void) -> FMKEError? {
@@ -89,6 +89,9 @@ import Testing
         var configure = samples.configure()
         configure.groups = [samples.section()]
         configure.groups[0].dataSAs = [samples.dataSA(withTimes: true)]
+        var vpn = samples.vpnSection()
+        if vpn.peer != nil { vpn.dataSAs = [samples.vpnSA()] }
+        configure.vpns = [vpn]
         let payloads = try configure.payloads()
         for (position, payload) in payloads.enumerated() {
             for bit in 0..<(payload.body.count * 8) {
@@ -105,7 +108,8 @@ import Testing
     @Test(arguments: 1...6) func everyTruncationAndEveryTailIsRefused(seed: UInt64) throws {
         let samples = Samples(seed: seed)
         var configure = samples.configure()
-        configure.groups = [samples.section(), samples.section()]
+        (configure.groups, configure.vpns) = ([samples.section(), samples.section()], [])
+        for index in configure.groups.indices { configure.groups[index].dataSAs = [samples.dataSA(withTimes: true)] }
         let payloads = try configure.payloads()
         for count in 0..<payloads.count where count % 3 != 1 {
             #expect(throws: FMKEError.malformed) { try Configure(payloads: Array(payloads[..<count])) }

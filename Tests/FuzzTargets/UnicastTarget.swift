@@ -86,6 +86,21 @@ enum UnicastTarget {
             authenticationKey: Secret(Fixture.counting(from: 0x80, 32))),
     ]
 
+    private static let vpns: [VPNSection] = {
+        let sas = zip(streams, [SADirection.sender, .receiver]).map { stream, direction in
+            var sa = stream
+            (sa.direction, sa.extendedSequence) = (direction, true)
+            if direction == .sender { sa.activateInMilliseconds = .max }
+            return sa
+        }
+        return [
+            VPNSection(
+                vpn: 1_001, name: "hub-site1", transaction: 12, keepsOthers: true,
+                peer: .init(address: SocketAddress(.v4(192, 0, 2, 11), 4_500), isEncapsulated: true), dataSAs: sas),
+            VPNSection(vpn: 1_002, name: "hub-site2", transaction: 1, keepsOthers: true, peer: nil, dataSAs: []),
+        ]
+    }()
+
     static let configureSeeds: [[UInt8]] = {
         var section = GroupSection(
             group: 10, name: "news",
@@ -93,9 +108,12 @@ enum UnicastTarget {
             dataSAs: streams)
         let flat = section
         section.treeKeys = Secret(TreeTarget.memberKeys)
-        let messages = [[], [flat], [section]].map {
+        var messages = [[], [flat], [section]].map {
             Configure(sequence: 7, generation: 2, part: 0, partCount: 1, groups: $0)
         }
+        messages.append(
+            Configure(sequence: 8, generation: 3, part: 0, partCount: 1, groups: [flat], vpns: vpns))
+        messages.append(Configure(sequence: 9, generation: 4, part: 0, partCount: 1, groups: [], vpns: vpns))
         return messages.map { message in
             PayloadChain.encode(Fixture.made { try message.payloads() }).octets
         }

@@ -33,7 +33,7 @@ NEXT_LABEL = b"FMKE NEXT v1"
 FLOWS_LABEL = b"FMKE FLOWS v1"
 NAMES = {1: "sa", 8: "hash", 9: "sig", 12: "delete", 15: "sak", 16: "sat", 17: "kd",
          133: "profile", 134: "membership", 135: "ack", 136: "transaction", 137: "parity", 138: "report",
-         140: "succession"}
+         140: "succession", 141: "vpn"}
 
 
 class Refused(Exception):
@@ -150,7 +150,7 @@ CIPHERS = {2: ((), 8), 3: ((), 24), 7: ((128,), 0), 11: ((), 0), 12: ((128, 192,
 INTEGRITY = {1: 16, 2: 20, 5: 32, 6: 48, 7: 64}
 
 
-def sat(reader, in_push):
+def sat(reader, in_push, in_vpn=False):
     need(reader.number(1, "protocol") == 1, "SAT is not ESP")
     reader.number(1, "ip-protocol")
     need(identification(reader, "source")[0] == identification(reader, "destination")[0], "mixed families")
@@ -164,19 +164,24 @@ def sat(reader, in_push):
     lengths, fixed = CIPHERS[transform]
     is_aead = transform in (18, 19, 20, 249)
     table += [(4, None, "encapsulation", True)] + ([] if is_aead else [(5, None, "authentication", True)])
-    table += ([(6, None, "key-length", True)] if lengths else []) + [
+    table += [(6, None, "key-length", True)] if lengths else []
+    table += [(11, None, "extended-sequence", False)] if in_vpn else []
+    table += [
               (14, None, "preservation", True), (15, None, "direction", True)]
     if not in_push:
         table += [(32001, 4, "activate-in", False), (32002, 4, "deactivate-in", False)]
     found = attributes(reader, table)
     need(found["seconds.unit"] == 1 and found["seconds"] > 0, "life time")
-    need(found["encapsulation"] == 1 and found["preservation"] == 3 and found["direction"] in (1, 2, 3), "SAT policy")
+    need(found["encapsulation"] == 1 and found["preservation"] == (1 if in_vpn else 3), "SAT policy")
+    need(found["direction"] in ((1, 2) if in_vpn else (1, 2, 3)), "direction")
+    need(found.get("extended-sequence", 1) == 1, "extended sequence number")
+    need(not in_vpn or found["direction"] == 1 or "activate-in" not in found, "ACTIVATE-IN of a receiver")
     integrity = None if is_aead else INTEGRITY[found["authentication"]]
     need(not lengths or found["key-length"] in lengths, "key length")
     return spi, found.get("key-length", 0) // 8 + fixed, integrity
 
 
-def security(reader, in_push, may_have_sak=True):
+def security(reader, in_push, may_have_sak=True, in_vpn=False):
     need(reader.number(4, "doi") == 2 and reader.number(4, "situation") == 0, "not GDOI's SA")
     first = reader.number(2, "next-attribute")
     reader.zero(2)
@@ -187,7 +192,7 @@ def security(reader, in_push, may_have_sak=True):
             wanted.append((2, sak(body), 32, -1))
         else:
             need(kind == 16, "neither SAK nor SAT")
-            spi, size, integrity = sat(body, in_push)
+            spi, size, integrity = sat(body, in_push, in_vpn)
             wanted.append((1, spi, size, integrity))
     need(wanted, "an empty SA")
     need(len({spi for _, spi, _, _ in wanted}) == len(wanted), "an SPI twice")
@@ -363,16 +368,43 @@ def do_push(request, fields):
     need(kinds[0] == 136 and kinds[-1] == 9 and kinds[1:-1] in forms[kind], "order of payloads")
 
 
+def vpn(body):
+    """Gives the id, and whether there are SAs."""
+    number = body.number(4, "vpn")
+    flags = body.number(2, "flags")
+    need(flags < 4, "flags")
+    body.number(8, "transaction")
+    kind, port, size = body.number(1, "peer.type"), body.number(2, "peer.port"), body.number(1, "peer.length")
+    need({0: 0, 1: 4, 5: 16}.get(kind) == size, "peer")
+    address = body.take(size, "peer.data")
+    need((port != 0) == bool(flags & 1), "port of the peer")
+    need(kind != 0 or flags == 2, "a section without SAs that does not keep others")
+    need(kind == 0 or (address[0] >> 4 != 14 if kind == 1 else address[0] != 255), "a multicast peer")
+    size = body.number(1, "name-length")
+    need(size <= 64, "name")
+    body.take(size, "name", lambda part: part.decode("utf-8"))
+    body.end()
+    return number, kind != 0
+
+
 def do_configure(request, fields):
-    order, wanted = [], None
+    order, wanted, ids, in_vpn, expected = [], None, [], False, [133]
     for payload, body in chain(Reader(bytes.fromhex(request["chain"]), fields), 133):
         order.append(payload)
         if payload == 133:
             body.number(8, "sequence"), body.number(4, "generation")
             need(body.number(2, "part") < body.number(2, "parts"), "part")
             body.end()
+        elif payload == 141:
+            number, has_sas = vpn(body)
+            in_vpn = True
+            ids.append(number)
+            expected += [141, 1, 17] if has_sas else [141]
         elif payload == 134:
-            body.number(4, "group"), body.number(4, "member-index")
+            need(not in_vpn, "a group behind a VPN")
+            ids.append(body.number(4, "group"))
+            body.number(4, "member-index")
+            expected += [134, 1, 17]
             sender, flags = body.number(2, "sender-id"), body.number(2, "flags")
             need(flags in (0, 1, 2, 3) and (flags & 1 or not sender), "flags")
             body.number(8, "sequence"), body.number(8, "transaction")
@@ -381,11 +413,14 @@ def do_configure(request, fields):
             body.take(size, "name", lambda part: part.decode("utf-8"))
             body.end()
         elif payload == 1:
-            wanted = security(body, False)
-            need(wanted[0][0] == 2, "no SAK")
+            wanted = security(body, False, not in_vpn, in_vpn)
+            need(in_vpn or wanted[0][0] == 2, "no SAK")
         elif payload == 17:
+            need(wanted is not None, "KD without SA")
             keys(body, wanted, False)
-    need(order[0] == 133 and order[1:] == [134, 1, 17] * ((len(order) - 1) // 3), "order of payloads")
+            wanted = None
+    need(order == expected, "order of payloads")
+    need(len(set(ids)) == len(ids), "an id twice")
 
 
 def do_answer(request, fields):

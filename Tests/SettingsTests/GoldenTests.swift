@@ -101,7 +101,7 @@ private func lines(_ folder: Folder, _ body: () throws(SettingsError) -> Void) -
         _ = try ClientSettings.parse(GoldenCases.goodClient, file: folder.path + "/satipsec.yaml")
     }
 
-    @Test(arguments: GoldenCases.server + GoldenCases.clients + GoldenCases.groups)
+    @Test(arguments: GoldenCases.server + GoldenCases.clients + GoldenCases.groups + GoldenCases.vpns)
     func badServerFile(_ wrong: Case) throws {
         let text = try GoldenCases.text(GoldenCases.goodServer, wrong)
         let lines = lines(folder) { () throws(SettingsError) in

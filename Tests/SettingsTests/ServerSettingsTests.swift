@@ -76,6 +76,39 @@ import Testing
         #expect(group.revocation == .flat)
     }
 
+    @Test func everyKeyOfAVPNBecomesItsValue() throws {
+        let text =
+            GoldenCases.goodServer + """
+                vpns:
+                  - name: one
+                    id: 1001
+                    ends: [site1, ship2]
+                    flows:
+                      - {source: 192.168.1.0/24, destination: 192.168.2.0/24}
+                      - {source: 10.0.0.11, destination: "10.0.1.2", protocol: tcp, destination-port: 443}
+                      - {source: any, destination: "fd00::/16"}
+                    suite: 3des-sha1
+                    legacy: true
+                    extended-sequence: false
+                    lifetime: {data: 2h, volume: 32MiB}
+                    rollover: {keep-old: 9s}
+                  - {name: two, id: 1002, ends: [site2, site1], flows: [{source: 10.9.0.1, destination: 10.8.0.1}]}
+
+                """
+        let vpns = try parse(text).inventory.vpns
+        let (one, two) = (try #require(vpns.first), try #require(vpns.last))
+        #expect(vpns.count == 2 && one.name == "one" && one.id == 1_001 && one.ends == ["site1", "ship2"])
+        #expect(
+            one.flows.map(\.description) == [
+                "192.168.1.0/24 -> 192.168.2.0/24", "10.0.0.11/32 -> 10.0.1.2/32 port 443 proto 6",
+                "::/0 -> fd00::/16",
+            ])
+        #expect(one.suite.rawValue == "3des-sha1" && !one.extendedSequence)
+        #expect(one.lifetime == .seconds(7_200) && one.volume == 32 << 20 && one.keepOld == .seconds(9))
+        #expect(two.suite == .aes256gcm && two.extendedSequence && two.lifetime == .seconds(3_600))
+        #expect(two.volume == nil && two.keepOld == .seconds(5))
+    }
+
     @Test func theMethodOfRevocationFollowsTheSizeUnlessItIsNamed() throws {
         func group(ships: Int, _ line: String = "") throws -> GroupEntry {
             let names = (1...ships).map { "ship\($0)" }

@@ -9,6 +9,7 @@ import Testing
         var scenario = Scenario.calm(members: 6, seed: 1, seconds: 5)
         scenario.sabotage = sabotage
         if sabotage == .leakedRoot { scenario.groups[0].revocation = .lkh }
+        if sabotage == .lostVPNSA { scenario.vpns = [Scenario.VPN(ends: [0, 5])] }
         return scenario
     }
 

@@ -57,6 +57,51 @@ import Testing
                 "tree of news:  6 members, height 3, last change 502 octets (transaction 5)\n"))
     }
 
+    @Test func vpns() throws {
+        let value = try value(
+            """
+            [{"name": "hub-site1", "id": 1001, "state": "up", "suite": "aes256-gcm", "isEncapsulated": true,
+              "ends": [{"client": "hub", "isRegistered": true, "outboundSPIs": ["0x00001001"]},
+                       {"client": "site1", "isRegistered": false, "outboundSPIs": ["0x00001002"]}],
+              "transaction": 9, "expiresInSeconds": 3000, "nextRekeySeconds": 2400,
+              "lastVerdict": {"verdict": "unconfirmed", "unconfirmed": [{"client": "site1", "reason": "silent"}]}},
+             {"name": "two", "id": 1002, "state": "down", "suite": "aes128-gcm", "isEncapsulated": false,
+              "ends": [{"client": "hub", "isRegistered": true, "outboundSPIs": []},
+                       {"client": "site2", "isRegistered": true, "outboundSPIs": []}], "transaction": 1}]
+            """)
+        #expect(
+            ServerView.vpns(value).split(separator: "\n").map { $0.split(separator: " ").joined(separator: " ") } == [
+                "NAME ID ENDS STATE SUITE UDP SPIS TRANSACTION EXPIRES REKEY-IN LAST MISSING",
+                "hub-site1 1001 hub - site1(absent) up aes256-gcm yes > 0x00001001 < 0x00001002 9 50m00s 40m00s "
+                    + "unconfirmed site1:silent",
+                "two 1002 hub - site2 down aes128-gcm no - 1 - - - -",
+            ])
+    }
+
+    @Test func theVerdictOnAVPNNamesItsEnds() throws {
+        let value = try value(
+            """
+            {"client": "site2", "verdict": "unconfirmed", "reports": [
+              {"group": "a", "isVPN": true, "transaction": 9, "reason": "commanded", "seconds": 2.4,
+               "confirmed": [{"client": "hub"}, {"client": "site1"}], "unconfirmed": []},
+              {"group": "b", "isVPN": true, "transaction": 4, "reason": "revocation", "seconds": 90, "confirmed": [],
+               "unconfirmed": [{"client": "hub", "reason": "silent"}]},
+              {"group": "c", "isVPN": true, "transaction": 5, "reason": "commanded", "seconds": 0, "confirmed": [],
+               "unconfirmed": [{"client": "hub", "reason": "waiting"}]}]}
+            """)
+        #expect(
+            ServerView.verdict(value) == """
+                client site2: revoked
+                vpn a: confirmed by hub, site1 in 2.4s (transaction 9, reason commanded)
+                vpn b: confirmed by nobody in 1m30s (transaction 4, reason revocation)
+                  unconfirmed: hub (silent): it lets go when it is heard, or when the SAs end
+                vpn c: confirmed by nobody in 0ms (transaction 5, reason commanded)
+                  unconfirmed: hub (waiting): it waits for the other end
+
+                """)
+        #expect(ServerView.verdictStatus(value) == 2)
+    }
+
     @Test func tables() throws {
         let value = try value(snapshot)
         let groups = ServerView.groups(value["groups"]).split(separator: "\n")
