@@ -87,8 +87,8 @@ extension GoldenCases {
                 [{source: 10.1.0.0/16, destination: 10.2.0.0/16}]}
             """,
             says: """
-                gcks.yaml:30:51: vpns[v].suite: 3des-md5 is weak (DES, Blowfish, null and MD5 are); write aes256-gcm, or \
-                set legacy: true beside it
+                gcks.yaml:30:51: vpns[v].suite: 3des-md5 is weak (DES, Blowfish, null and MD5 are); write \
+                aes256-gcm, or set legacy: true beside it
                 gcks.yaml:30:78: vpns[v].lifetime.data: 10s is out of range; write 1min to 365d
                 """),
         vpns(
