@@ -7,7 +7,7 @@
 public struct ApplyReport: Sendable, Hashable, Codable {
     public struct Change: Sendable, Hashable, Codable {
         public enum Kind: String, Sendable, Hashable, Codable {
-            case client, group, member
+            case client, group, member, vpn
         }
         public enum Action: String, Sendable, Hashable, Codable {
             case added, removed, changed

@@ -99,6 +99,11 @@ struct InventoryDifference {
     /// In the order of the new one; groups are the same by their id.
     var changedGroups: [(entry: GroupEntry, difference: EntryDifference)] = []
 
+    /// The same of VPNs, each with its details.
+    var addedVPNs: [VPNEntry] = []
+    var removedVPNs: [VPNEntry] = []
+    var changedVPNs: [(entry: VPNEntry, details: [String])] = []
+
     init(from old: Inventory, to new: Inventory) {
         let (before, after) = (old.terms, new.terms)
         addedClients = after.keys.filter { before[$0] == nil }.sorted()
@@ -118,11 +123,20 @@ struct InventoryDifference {
             let difference = EntryDifference(from: former, to: entry)
             if !difference.isEmpty { changedGroups.append((entry, difference)) }
         }
+        let vpns = Dictionary(old.vpns.map { ($0.id, $0) }) { first, _ in first }
+        let vpnIDs = Set(new.vpns.map(\.id))
+        removedVPNs = old.vpns.filter { !vpnIDs.contains($0.id) }
+        addedVPNs = new.vpns.filter { vpns[$0.id] == nil }
+        for entry in new.vpns {
+            guard let former = vpns[entry.id], former != entry else { continue }
+            changedVPNs.append((entry, entry.details(since: former)))
+        }
     }
 
     var isEmpty: Bool {
         addedClients.isEmpty && removedClients.isEmpty && changedClients.isEmpty && addedGroups.isEmpty
-            && removedGroups.isEmpty && changedGroups.isEmpty
+            && removedGroups.isEmpty && changedGroups.isEmpty && addedVPNs.isEmpty && removedVPNs.isEmpty
+            && changedVPNs.isEmpty
     }
 }
 
@@ -158,10 +172,20 @@ extension Inventory {
         guard Set(clients.map(\.address)).count == clients.count else {
             throw .badInventory("two clients have the same address")
         }
-        guard Set(groups.map(\.id)).count == groups.count, Set(groups.map(\.name)).count == groups.count else {
-            throw .badInventory("two groups have the same name or id")
+        let (entries, ids) = (groups.map(\.name) + vpns.map(\.name), groups.map(\.id) + vpns.map(\.id))
+        guard Set(ids).count == ids.count, Set(entries).count == entries.count else {
+            throw .badInventory("two groups or VPNs have the same name or id")
+        }
+        for vpn in vpns {
+            guard vpn.ends.count == 2, Set(vpn.ends).count == 2, vpn.ends.allSatisfy(names.contains) else {
+                throw .badInventory("VPN \(vpn.name) does not join two clients")
+            }
+            guard !vpn.flows.isEmpty, vpn.flows.count <= limits.flowsPerVPN else {
+                throw .badInventory("VPN \(vpn.name) has no flow, or more than \(limits.flowsPerVPN)")
+            }
         }
         var memberships: [String: Int] = [:]
+        for vpn in vpns { for end in vpn.ends { memberships[end, default: 0] += vpn.flows.count } }
         for group in groups {
             guard !group.flows.isEmpty, group.flows.count <= GroupEntry.mostFlows(with: group.suite, limits: limits)
             else { throw .tooLarge(group: group.name) }

@@ -54,6 +54,7 @@ extension KeyServer {
             draft.directory.credential(for: address)?.preSharedKey != credential.preSharedKey
         }
         directory.adopt(draft.directory)
+        let former = inventory
         inventory = next
         for (association, isGone) in draft.ending {
             // Nobody's any more: its end is no event of a client.
@@ -61,6 +62,7 @@ extension KeyServer {
             endpoint.close(association, now: now)
         }
         drainEndpoint(now: now)
+        applyVPNs(InventoryDifference(from: former, to: next), now: now)
         let queued = draft.profiles.subtracting(draft.served).filter { clients[$0]?.association != nil }
         profileQueue += queued.subtracting(dueProfiles).sorted()
         dueProfiles.formUnion(queued)
@@ -384,6 +386,9 @@ extension KeyServer {
                 Change(.member, .changed, $0.name, group: entry.name, details: [$0.from.rawValue, $0.to.rawValue])
             }
         }
+        changes += difference.removedVPNs.map { Change(.vpn, .removed, $0.name) }
+        changes += difference.addedVPNs.map { Change(.vpn, .added, $0.name) }
+        changes += difference.changedVPNs.map { Change(.vpn, .changed, $0.entry.name, details: $0.details) }
         return changes
     }
 

@@ -23,8 +23,9 @@ extension KeyServer {
     func makeVPNs(_ records: any RecordStore, now: Instant) throws {
         for entry in configuration.inventory.vpns {
             vpns[entry.id] = try restoredVPN(entry, records: records, now: now)
-            for name in entry.ends { vpnsOf[name, default: []].append(entry.id) }
         }
+        try forgetFormerVPNs(records)
+        indexVPNs()
         for id in vpns.keys.sorted() {
             guard let vpn = vpns[id] else { continue }
             // What an interrupted step said, and who has confirmed it, only the ends can tell.
@@ -110,7 +111,7 @@ extension KeyServer {
         }
     }
 
-    private func confirm(_ mark: VPNMark, of id: UInt32, by name: String, now: Instant) {
+    func confirm(_ mark: VPNMark, of id: UInt32, by name: String, now: Instant) {
         guard mark.phase != .installing else { return }
         for index in vpns[id]?.changes.indices ?? 0..<0 {
             guard let change = vpns[id]?.changes[index], change.transaction <= mark.transaction,
@@ -243,7 +244,7 @@ extension KeyServer {
             }, isEncapsulated: isEncapsulated)
     }
 
-    private func drive(vpn id: UInt32, now: Instant) {
+    func drive(vpn id: UInt32, now: Instant) {
         forget(vpn: id, now: now)
         step(vpn: id, now: now)
         if let vpn = vpns[id], let due = due(vpn, now: now), due.at <= now {
@@ -363,7 +364,7 @@ extension KeyServer {
         store(vpn: id)
     }
 
-    private func finish(_ change: VPNChange, of vpn: VPNState, now: Instant) {
+    func finish(_ change: VPNChange, of vpn: VPNState, now: Instant) {
         let missing = change.members.filter { change.confirmed[$0] == nil }.sorted()
         let hasSilence = change.startedAt + Self.vpnVerdictTime <= now
         let report = VerdictReport(

@@ -5,7 +5,7 @@ public import KeyServer
 
 /// An inventory by itself: what `gcks apply` is given, and what a running key server reads again.
 extension ServerSettings {
-    static let inventoryKeys = ["clients", "ranges", "groups"]
+    static let inventoryKeys = ["clients", "ranges", "groups", "vpns"]
 
     /// Reads an inventory as this key server understands it: clients, ranges and groups alone, or a whole configuration
     /// file. Key files are read from the folder of `file`.

@@ -26,6 +26,8 @@ public enum InventoryText {
         }
         list("groups", inventory.groups.isEmpty, &lines)
         for group in inventory.groups { write(group, &lines) }
+        if !inventory.vpns.isEmpty { lines.append("vpns:") }
+        for vpn in inventory.vpns { write(vpn, &lines) }
         return lines.joined(separator: "\n") + "\n"
     }
 
@@ -58,15 +60,32 @@ public enum InventoryText {
         lines.append("    backward-secrecy: \(group.backwardSecrecy)")
     }
 
+    private static func write(_ vpn: VPNEntry, _ lines: inout [String]) {
+        lines.append("  - name: \(word(vpn.name))")
+        lines.append("    id: \(vpn.id)")
+        lines.append("    ends: [\(vpn.ends.map(word).joined(separator: ", "))]")
+        lines.append("    flows:")
+        for flow in vpn.flows { lines.append("      - {\(self.flow(flow, "\(flow.destination)"))}") }
+        lines.append("    suite: \(vpn.suite.rawValue)")
+        if vpn.suite.isLegacy { lines.append("    legacy: true") }
+        lines.append("    extended-sequence: \(vpn.extendedSequence)")
+        let volume = vpn.volume.map { ", volume: \(Quantity.show(size: $0))" } ?? ""
+        lines.append("    lifetime: {data: \(exact(vpn.lifetime))\(volume)}")
+        lines.append("    rollover: {keep-old: \(exact(vpn.keepOld))}")
+    }
+
     private static func suites(_ suites: [Phase1Suite]) -> String {
         "suites: [\(suites.map(\.description).joined(separator: ", "))]"
             + (suites.contains(where: \.isLegacy) ? ", legacy: true" : "")
     }
 
-    private static func flow(_ flow: TrafficSelector) -> String {
+    /// - Parameter destination: nil for a group's, which is an address; a VPN's is any prefix.
+    private static func flow(_ flow: TrafficSelector, _ destination: String? = nil) -> String {
+        // "any" is of the family of the other side; where both are any, the prefixes say which.
+        let areBothAny = destination != nil && flow.source.length == 0 && flow.destination.length == 0
         var parts = [
-            "source: \(flow.source.length == 0 ? "any" : word("\(flow.source)"))",
-            "destination: \(word("\(flow.destination.address)"))",
+            "source: \(flow.source.length == 0 && !areBothAny ? "any" : word("\(flow.source)"))",
+            "destination: \(word(destination ?? "\(flow.destination.address)"))",
         ]
         if flow.ipProtocol != 0 { parts.append("protocol: \(flow.ipProtocol)") }
         if flow.sourcePort != 0 { parts.append("source-port: \(flow.sourcePort)") }
