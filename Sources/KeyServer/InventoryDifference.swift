@@ -99,6 +99,11 @@ struct InventoryDifference {
     /// In the order of the new one; groups are the same by their id.
     var changedGroups: [(entry: GroupEntry, difference: EntryDifference)] = []
 
+    /// The same of VPNs, each with its details.
+    var addedVPNs: [VPNEntry] = []
+    var removedVPNs: [VPNEntry] = []
+    var changedVPNs: [(entry: VPNEntry, details: [String])] = []
+
     init(from old: Inventory, to new: Inventory) {
         let (before, after) = (old.terms, new.terms)
         addedClients = after.keys.filter { before[$0] == nil }.sorted()
@@ -120,11 +125,6 @@ struct InventoryDifference {
         }
         compare(old.vpns, new.vpns)
     }
-
-    /// VPNs are the same by id and ends.
-    var addedVPNs: [VPNEntry] = []
-    var removedVPNs: [VPNEntry] = []
-    var changedVPNs: [(entry: VPNEntry, details: [String])] = []
 
     private mutating func compare(_ old: [VPNEntry], _ new: [VPNEntry]) {
         let before = Dictionary(old.map { ($0.id, $0) }) { first, _ in first }
@@ -198,9 +198,12 @@ extension Inventory {
             guard vpn.ends.count == 2, vpn.ends[0] != vpn.ends[1], vpn.ends.allSatisfy(names.contains) else {
                 throw .badInventory("VPN \(vpn.name) does not join two clients")
             }
-            guard !vpn.flows.isEmpty else { throw .tooLarge(group: vpn.name) }
+            guard !vpn.flows.isEmpty, vpn.flows.count <= limits.flowsPerVPN else {
+                throw .badInventory("VPN \(vpn.name) has no flow, or more than \(limits.flowsPerVPN)")
+            }
         }
         var memberships: [String: Int] = [:]
+        for vpn in vpns { for end in vpn.ends { memberships[end, default: 0] += vpn.flows.count } }
         for group in groups {
             guard !group.flows.isEmpty, group.flows.count <= GroupEntry.mostFlows(with: group.suite, limits: limits)
             else { throw .tooLarge(group: group.name) }

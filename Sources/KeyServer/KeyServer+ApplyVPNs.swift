@@ -56,7 +56,6 @@ extension KeyServer {
     func apply(_ draft: VPNDraft, now: Instant) {
         for entry in draft.removed {
             guard var vpn = vpns.removeValue(forKey: entry.id) else { continue }
-            for name in entry.ends { vpnsOf[name]?.removeAll { $0 == entry.id } }
             for change in vpn.changes { finish(change, of: vpn, now: now) }
             // Its number stays: it may come back.
             (vpn.generations, vpn.changes, vpn.phase) = ([], [], .settled)
@@ -68,9 +67,12 @@ extension KeyServer {
         for entry in draft.changed { vpns[entry.id]?.entry = entry }
         for vpn in draft.added {
             vpns[vpn.entry.id] = vpn
-            for name in vpn.entry.ends { vpnsOf[name, default: []].append(vpn.entry.id) }
             store(vpn: vpn.entry.id)
             log(.info, "vpn.added", ["vpn": vpn.entry.name, "ends": vpn.entry.ends.joined(separator: ",")])
+        }
+        if !draft.removed.isEmpty || !draft.added.isEmpty {
+            indexVPNs()
+            storeVPNList()
         }
         for id in draft.changed.map(\.id) + draft.added.map(\.entry.id) { drive(vpn: id, now: now) }
     }

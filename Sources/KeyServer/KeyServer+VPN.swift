@@ -24,8 +24,9 @@ extension KeyServer {
     func makeVPNs(_ records: any RecordStore, now: Instant) throws {
         for entry in configuration.inventory.vpns {
             vpns[entry.id] = try restoredVPN(entry, records: records, now: now)
-            for name in entry.ends { vpnsOf[name, default: []].append(entry.id) }
         }
+        try forgetFormerVPNs(records)
+        indexVPNs()
         for id in vpns.keys.sorted() {
             guard let vpn = vpns[id] else { continue }
             // What an interrupted step said, and who has confirmed it, only the ends can tell.
@@ -111,7 +112,7 @@ extension KeyServer {
         }
     }
 
-    private func confirm(_ mark: VPNMark, of id: UInt32, by name: String, now: Instant) {
+    func confirm(_ mark: VPNMark, of id: UInt32, by name: String, now: Instant) {
         guard mark.phase != .installing else { return }
         for index in vpns[id]?.changes.indices ?? 0..<0 {
             guard let change = vpns[id]?.changes[index], change.transaction <= mark.transaction,

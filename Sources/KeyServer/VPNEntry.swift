@@ -4,7 +4,7 @@ public import Basics
 public import Cryptography
 
 /// A VPN, a tunnel between two clients, as the operator declares it.
-public struct VPNEntry: Sendable {
+public struct VPNEntry: Sendable, Equatable {
     public var name: String
     /// From one number space with the ids of groups: answers and reports name both alike.
     public var id: UInt32

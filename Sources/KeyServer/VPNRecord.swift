@@ -160,13 +160,13 @@ extension KeyServer {
     /// In front of what depends on it.
     func store(vpn id: UInt32) {
         guard let value = vpns[id]?.octets(clock) else { return }
-        outputs.append(.persist([.put(Record("vpn/\(id)/state", value))]))
+        outputs.append(.persist([.put(Record(Self.recordName(ofVPN: id), value))]))
     }
 
     /// As an earlier run left it, or new.
     /// - Throws: `UnreadableRecord`, `StoreError`.
     func restoredVPN(_ entry: VPNEntry, records: any RecordStore, now: Instant) throws -> VPNState {
-        let name = "vpn/\(entry.id)/state"
+        let name = Self.recordName(ofVPN: entry.id)
         guard let value = try records.value(of: name) else {
             var vpn = VPNState(entry: entry, transaction: configuration.numberFloor)
             vpn.hasUnknown = true

@@ -421,6 +421,54 @@ import Testing
         #expect(next > transaction)
     }
 
+    /// It comes, changes its flows without a gap, and goes, while the server runs.
+    @Test func anInventoryBringsChangesAndTakesIt() throws {
+        let world = try World(World.Options())
+        try world.bringUp()
+        var inventory = world.server.inventory
+        func apply(_ vpns: [VPNEntry]) throws -> [String] {
+            inventory.vpns = vpns
+            let report = try world.server.apply(inventory, now: world.now)
+            world.drainServer()
+            return report.changes.map { "\($0.kind) \($0.action) \($0.name) \($0.details.joined(separator: ","))" }
+        }
+        #expect(try apply([entry()]) == ["vpn added hub-site1 "])
+        #expect(world.run(.seconds(20)) { isUp(world) })
+        world.run(.seconds(10))
+        #expect(try apply([entry { $0.suite = .aes128gcm }]) == ["vpn changed hub-site1 suite"])
+        var gaps = 0
+        world.run(.seconds(30)) {
+            if !isUp(world) { gaps += 1 }
+            return false
+        }
+        #expect(gaps == 0)
+        let hub = try world.client("hub")
+        #expect(hub.activeOf.values.allSatisfy { hub.outbound[$0]?.suite == .aes128gcm })
+        #expect(vpnVerdicts(world).last?.reason == .changed)
+        // It goes at one end first, and then at the other.
+        #expect(world.vpnFaults == [])
+        #expect(try apply([]) == ["vpn removed hub-site1 "])
+        world.run(.seconds(10))
+        #expect(hub.activeOf.isEmpty && hub.engine.snapshot(now: world.now).vpns.isEmpty)
+        // Its records are gone with it: what comes later by this id begins anew.
+        #expect(world.store.value(of: "vpn/1001/state") == nil)
+        #expect(throws: CommandError.self) { try apply([entry { $0.id = World.group }]) }
+    }
+
+    /// It is out of the file for one run of the server, and in it for the next: no SA of before comes back.
+    @Test func aRunWithoutItEndsItsSAs() throws {
+        let world = try world()
+        try world.bringUp()
+        world.run(.seconds(20))
+        let old = Set(try world.client("hub").outbound.keys)
+        try world.restartServer { $0.inventory.vpns = [] }
+        world.run(.seconds(30))
+        #expect(try world.client("hub").activeOf.isEmpty)
+        try world.restartServer()
+        #expect(world.run(.seconds(60)) { isUp(world) })
+        #expect(try world.client("hub").activeOf.values.allSatisfy { !old.contains($0) })
+    }
+
     @Test func aServerWithoutItsRecordsMakesNewSAs() throws {
         let world = try world()
         try world.bringUp()

@@ -107,6 +107,13 @@ import Testing
         #expect(one.lifetime == .seconds(7_200) && one.volume == 32 << 20 && one.keepOld == .seconds(9))
         #expect(two.suite == .aes256gcm && two.extendedSequence && two.lifetime == .seconds(3_600))
         #expect(two.volume == nil && two.keepOld == .seconds(5))
+        let settings = try parse(text)
+        let written = InventoryText.write(settings.inventory) { _ in "revision-1" }
+        let again = try settings.read(inventory: written, file: folder.path + "/again.yaml") { _, holder in
+            settings.inventory.clients.first { .client($0.name) == holder }?.preSharedKey
+                ?? settings.inventory.ranges.first?.preSharedKey
+        }
+        #expect(again.inventory.vpns == vpns)
     }
 
     @Test func theMethodOfRevocationFollowsTheSizeUnlessItIsNamed() throws {
