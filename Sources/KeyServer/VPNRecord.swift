@@ -158,7 +158,7 @@ extension KeyServer {
     /// In front of what depends on it.
     func store(vpn id: UInt32) {
         guard let value = vpns[id]?.octets(clock) else { return }
-        outputs.append(.persist([.put(Record("vpn/\(id)/state", value))]))
+        unsavedChanges.append(.put(Record("vpn/\(id)/state", value)))
     }
 
     /// As an earlier run left it, or new.

@@ -45,6 +45,10 @@ public struct Scenario: Sendable {
     public var sharesControlAddress = false
     /// Do data planes refuse SAs now and then?
     public var refusesSAs = true
+    /// What happens when, from the start on, in place of faults.
+    public var script: [(at: Duration, step: ScriptStep)] = []
+    /// Where the server dies.
+    public var kill: KillPoint?
     /// What is to be broken on purpose.
     public var sabotage: Sabotage?
     /// Are the costly checks (every receiver against every sender) made after each change?

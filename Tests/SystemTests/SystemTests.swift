@@ -5,9 +5,10 @@ import Testing
 /// The daemons as an operator runs them: a key server and two clients on one segment, in network namespaces, through
 /// faults, restarts and commands. `system.py` prints one line per check, and so do `ipv6.py`, where the same is done
 /// over IPv6 with groups of both families, `audit.py`, where the audit file's disk is full and its lines are
-/// spoilt, and `apply.py`, which changes clients and groups while a stream flows.
+/// spoilt, `apply.py`, which changes clients and groups while a stream flows, and `crash.py`, where the key server is
+/// killed again and again.
 @Suite(.serialized) struct SystemTests {
-    @Test(arguments: [("system.py", 53), ("ipv6.py", 17), ("audit.py", 24), ("apply.py", 30)])
+    @Test(arguments: [("system.py", 53), ("ipv6.py", 17), ("audit.py", 24), ("apply.py", 30), ("crash.py", 14)])
     func daemonsBearWhatOperatorsAndNetworksDoToThem(script: String, checks: Int) throws {
         let folder = URL(filePath: #filePath).deletingLastPathComponent()
         let process = Process()
