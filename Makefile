@@ -6,13 +6,17 @@ PYTHON ?= python3
 # What `make sim` runs.
 SEEDS ?= 500
 FIRST ?= 1
+# What `make crash-test` does.
+ROUNDS ?= 20
+CLIENTS ?= 12
+SEED ?= 1
 # How long `make fuzz` drives each reader.
 SECONDS ?= 60
 # Where `swift build` puts the programs.
 BUILD = .build/debug
 
 .DEFAULT_GOAL := help
-.PHONY: setup setup-bench build release test test-kernel demo model sim bench fuzz lint clean help
+.PHONY: setup setup-bench build release test test-kernel crash-test demo model sim bench fuzz lint clean help
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +37,9 @@ test: setup ## Build and run all tests; the last line counts them
 
 test-kernel: setup ## Only those of the kernel back ends, on a stock kernel in a virtual machine; `make test` has them, too
 	@SWIFT="$(SWIFT)" scripts/test.sh KernelTests
+
+crash-test: setup build ## Kill gcks -9 under a stream, ROUNDS=20 times with CLIENTS=12: nobody registers anew, nothing is lost
+	$(PYTHON) Tests/SystemTests/crash.py $(BUILD) $(ROUNDS) $(CLIENTS) $(SEED)
 
 demo: setup build ## A protected video stream over an emulated satellite, its keys changed while it plays
 	$(PYTHON) demo/demo.py $(BUILD)

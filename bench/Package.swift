@@ -15,6 +15,7 @@ let package = Package(
             dependencies: [
                 "CPeer", .product(name: "KeyTree", package: "satipsec"),
                 .product(name: "Simulator", package: "satipsec"),
+                .product(name: "KeyServer", package: "satipsec"), .product(name: "CSQLite", package: "satipsec"),
             ],
             swiftSettings: [.treatAllWarnings(as: .error)]),
     ],

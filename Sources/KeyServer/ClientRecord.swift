@@ -39,7 +39,8 @@ public struct RecordClock: Sendable {
 
 /// `client/NAME/state`: what a restart must know of a client beside its numbers.
 ///
-///     version = 1 | flags (1: it has an ISAKMP SA, 2: it was registered before) | last report (u64)
+///     version = 1 | flags (1: it has an ISAKMP SA, 2: it was registered before, 4: a profile was under way)
+///     | last report (u64)
 ///     with an ISAKMP SA: check of the key (32) | cookies (u64, u64) | flags (1 we are the initiator, 2 we are behind
 ///     NAT, 4 the peer is, 8 dead peer detection, 16 NAT traversal, 32 initial contact, 64 a round trip is known,
 ///     128 something was delivered) | local and remote end (octets of the address (u8), address, port (u16))
@@ -52,6 +53,8 @@ public struct ClientRecord: Sendable, Equatable {
 
     public var lastReport: UInt64
     public var wasRegistered: Bool
+    /// It was sent a profile that it has not acknowledged.
+    public var isOwedProfile = false
     /// The ISAKMP SA, and what changes with the pre-shared key it was made by.
     public var association: AssociationRecord?
     public var check: [UInt8]
@@ -66,7 +69,7 @@ public struct ClientRecord: Sendable, Equatable {
     public func octets(_ clock: RecordClock) -> Secret {
         var writer = OctetWriter(capacity: 512)
         writer.u8(Self.version)
-        writer.u8((association == nil ? 0 : 1) | (wasRegistered ? 2 : 0))
+        writer.u8((association == nil ? 0 : 1) | (wasRegistered ? 2 : 0) | (isOwedProfile ? 4 : 0))
         writer.u64(lastReport)
         if let association {
             writer.append(check)
@@ -86,9 +89,10 @@ public struct ClientRecord: Sendable, Equatable {
             var reader = OctetReader(octets)
             guard try reader.u8() == Self.version else { throw Truncated() }
             let flags = try reader.u8()
-            guard flags < 4 else { throw Truncated() }
+            guard flags < 8 else { throw Truncated() }
             lastReport = try reader.u64()
             wasRegistered = flags & 2 != 0
+            isOwedProfile = flags & 4 != 0
             (association, check) = (nil, [])
             if flags & 1 != 0 {
                 check = try reader.bytes(Self.checkSize)

@@ -66,6 +66,10 @@ struct OpenTransaction {
     var multicastOctets = 0
     /// Members that hold no keys of the group and are not waited for.
     let absent: [String]
+    /// The first index that has no part in it.
+    let membersBelow: UInt32
+    /// What is stored of it and never changes, until it is.
+    var unsavedDelivery: DeliveryRecord?
     /// COMMITs still to send, and when the next is due.
     var commitsLeft = 0
     var commitAt: Instant?
@@ -84,16 +88,47 @@ struct Retirement {
     var nextAt: Instant
 }
 
+/// The members of a group by name. It notes whose record is to be written.
+struct MemberList: Sequence {
+    private var states: [String: MemberState] = [:]
+    private(set) var unsaved: Set<String> = []
+
+    subscript(name: String) -> MemberState? {
+        get { states[name] }
+        _modify {
+            unsaved.insert(name)
+            yield &states[name]
+        }
+    }
+
+    mutating func removeValue(forKey name: String) -> MemberState? {
+        unsaved.insert(name)
+        return states.removeValue(forKey: name)
+    }
+
+    /// Takes one up as it is stored.
+    mutating func restore(_ member: MemberState, name: String) { states[name] = member }
+
+    mutating func saved() { unsaved.removeAll(keepingCapacity: unsaved.count < 1_024) }
+
+    func makeIterator() -> Dictionary<String, MemberState>.Iterator { states.makeIterator() }
+    var keys: Dictionary<String, MemberState>.Keys { states.keys }
+    var values: Dictionary<String, MemberState>.Values { states.values }
+    var count: Int { states.count }
+}
+
 /// One group at the server.
 struct GroupState {
     var entry: GroupEntry
-    var members: [String: MemberState] = [:]
+    var members = MemberList()
     /// The index that the next new member gets: none is given twice.
     var nextIndex: UInt32 = 0
     /// The newest transaction at the time when the group last had several senders.
     var severalSendersUpTo: UInt64?
     /// Who has, or had, each index: a verdict names a member also when it was taken out meanwhile.
     var names: [UInt32: String] = [:]
+    /// Who was taken out: its index, and the last transaction that it had a part in.
+    var gone: [String: MemberRecord] = [:]
     var rekeySA: RekeySA
     /// That of the current KEK.
     var channel: PushSealer
@@ -106,7 +141,7 @@ struct GroupState {
     var treeUpdate: (transaction: UInt64, octets: Int, datagrams: Int)?
     /// Members that a transaction took in and that have no profile of it yet.
     var newcomers: [String] = []
-    /// The newest transaction, and the first one of this run of the server: all in between exist.
+    /// The newest transaction, and the first one: all in between exist.
     var transaction: UInt64
     let firstTransaction: UInt64
     /// The newest transaction that took a member out: what is older has a fixed end, and nobody is to get it any more.
@@ -129,6 +164,10 @@ struct GroupState {
     /// Members that report newer keys than ours, and since when somebody does: no keys of the group are given out.
     var ahead: [String: Report] = [:]
     var aheadSince: Instant?
+    /// Transactions that began and ended with the present input.
+    var unsavedEnded: [UInt64: OpenTransaction] = [:]
+    /// What is in the store of it, beside members and tree.
+    var stored = StoredGroup()
 
     /// That, with what the newest transaction under way has taught so far.
     var newestExperience: PushExperience {
@@ -160,6 +199,15 @@ struct GroupState {
 
     func memberName(_ index: UInt32) -> String { names[index] ?? "member \(index)" }
 
+    /// Its index stays its own.
+    mutating func takeOut(_ name: String) -> MemberState? {
+        guard let removed = members.removeValue(forKey: name) else { return nil }
+        var record = removed.record
+        record.until = transaction
+        gone[name] = record
+        return removed
+    }
+
     /// A member that was taken out is waited for no more.
     mutating func giveUp(on member: MemberState, heldKeys: Bool, now: Instant) {
         for key in open.keys.sorted() {
@@ -180,6 +228,7 @@ struct GroupState {
     mutating func admit(_ name: String, role: MemberRole) {
         members[name] = MemberState(index: nextIndex, role: role)
         names[nextIndex] = name
+        gone[name] = nil
         nextIndex += 1
     }
 
@@ -251,7 +300,9 @@ struct ClientState {
     var lastReport: UInt64 = 0
     var lastProfileAt: Instant?
     var vpnPending: VPNPending?
-    /// It ever completed phase 1 since this server started.
+    /// Whether its record says that a profile is under way.
+    var isStoredAsOwed = false
+    /// It ever completed phase 1.
     var wasRegistered = false
 }
 

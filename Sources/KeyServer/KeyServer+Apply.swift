@@ -19,9 +19,9 @@ public import Store
 extension KeyServer {
     /// What `apply` would do now, without doing it.
     public func plan(_ next: Inventory, now: Instant) throws(CommandError) -> ApplyReport {
-        let state = (groups, clients, unsaved, outputs.count)
+        let state = (groups, clients, unsaved, outputs.count, unsavedChanges)
         defer {
-            (groups, clients, unsaved) = (state.0, state.1, state.2)
+            (groups, clients, unsaved, unsavedChanges) = (state.0, state.1, state.2, state.4)
             outputs.removeSubrange(state.3...)
         }
         return try draft(next, now: now).report
@@ -36,20 +36,17 @@ extension KeyServer {
         _ next: Inventory, recording: [RecordChange] = [], now: Instant
     ) throws(CommandError) -> ApplyReport {
         let start = outputs.count
-        defer {
-            save(before: start)
-            joinRecords(from: start)
-        }
-        let state = (groups, clients, unsaved)
+        defer { save(before: start) }
+        let state = (groups, clients, unsaved, unsavedChanges)
         let draft: Draft
         do throws(CommandError) {
             draft = try self.draft(next, now: now)
         } catch {
-            (groups, clients, unsaved) = state
+            (groups, clients, unsaved, unsavedChanges) = state
             outputs.removeSubrange(start...)
             throw error
         }
-        if !recording.isEmpty { outputs.append(.persist(recording)) }
+        unsavedChanges += recording
         endpoint.abandonExchanges { credential, address in
             draft.directory.credential(for: address)?.preSharedKey != credential.preSharedKey
         }
@@ -62,9 +59,7 @@ extension KeyServer {
         }
         apply(draft.vpns, now: now)
         drainEndpoint(now: now)
-        let queued = draft.profiles.subtracting(draft.served).filter { clients[$0]?.association != nil }
-        profileQueue += queued.subtracting(dueProfiles).sorted()
-        dueProfiles.formUnion(queued)
+        queueProfiles(of: draft)
         if !draft.report.isEmpty {
             log(
                 .info, "inventory.applied",
@@ -79,6 +74,42 @@ extension KeyServer {
         forgetReportsOfOthers(now: now)
         advanceGroups(to: now)
         return draft.report
+    }
+
+    /// What the store has of groups may differ from what is declared now: brings each group to its entry.
+    /// - Throws: `CommandError`, and then nobody serves.
+    func adaptGroups(_ stored: StoredGroups, now: Instant) throws {
+        var draft = Draft(directory: directory)
+        draft.profiles = dropGroups(stored)
+        for entry in inventory.groups {
+            guard let former = groups[entry.id]?.entry, let rekeySA = groups[entry.id]?.rekeySA else { continue }
+            let difference = EntryDifference(from: former, to: entry)
+            let isChannelLost =
+                rekeySA.source != configuration.address.address
+                || rekeySA.signatureAlgorithm != configuration.signingKey.algorithm
+                || rekeySA.verifyingKey != configuration.signingKey.publicKey
+            guard !difference.isEmpty || isChannelLost else { continue }
+            log(
+                .info, "group.changed",
+                [
+                    "group": entry.name, "what": difference.details.joined(separator: ","),
+                    "added": difference.added.map(\.name).joined(separator: ","),
+                    "removed": difference.removed.joined(separator: ","),
+                ])
+            if isChannelLost {
+                for key in groups[entry.id]?.open.keys.sorted() ?? [] {
+                    groups[entry.id]?.open[key]?.sender.leaveMulticast(now: now)
+                }
+            }
+            try change(entry, by: difference, isChannelLost: isChannelLost, &draft, now: now)
+        }
+        queueProfiles(of: draft)
+    }
+
+    private func queueProfiles(of draft: Draft) {
+        let queued = draft.profiles.subtracting(draft.served).filter { clients[$0]?.association != nil }
+        profileQueue += queued.subtracting(dueProfiles).sorted()
+        dueProfiles.formUnion(queued)
     }
 
     /// A change of the inventory as it takes shape.
@@ -110,17 +141,6 @@ extension KeyServer {
         return draft
     }
 
-    /// One `.persist` in front, so that no other input's fate and no kill can part what belongs together.
-    private func joinRecords(from start: Int) {
-        var changes: [RecordChange] = []
-        var others: [ServerOutput] = []
-        for output in outputs[start...] {
-            if case .persist(let some) = output { changes += some } else { others.append(output) }
-        }
-        guard !changes.isEmpty else { return }
-        outputs.replaceSubrange(start..., with: [.persist(changes)] + others)
-    }
-
     // MARK: Clients
 
     private func changeClients(
@@ -134,7 +154,7 @@ extension KeyServer {
             }
             unsaved.remove(name)
             // Its numbers stay, and whether it was revoked: it may come back.
-            outputs.append(.persist([.remove(Self.stateName(name))]))
+            unsavedChanges.append(.remove(Self.stateName(name)))
             log(.warning, "client.removed", ["client": name])
         }
         let terms = next.terms
@@ -180,7 +200,6 @@ extension KeyServer {
         var byUnicast = false
         var joins = false
         var isScheduled = false
-        var records: [Record] = []
 
         /// nil: no new keys.
         var reason: RekeyReason? {
@@ -195,8 +214,10 @@ extension KeyServer {
         }
     }
 
+    /// - Parameter isChannelLost: nothing can be told under the present KEK.
     private func change(
-        _ entry: GroupEntry, by difference: EntryDifference, _ draft: inout Draft, now: Instant
+        _ entry: GroupEntry, by difference: EntryDifference, isChannelLost: Bool = false, _ draft: inout Draft,
+        now: Instant
     ) throws(CommandError) {
         guard var group = groups[entry.id] else { return }
         // The original stays as it is until all is well.
@@ -209,6 +230,7 @@ extension KeyServer {
         if difference.areFlowsChanged { turn.force("flows") }
         if difference.isSuiteChanged { turn.force("suite") }
         if difference.isControlChanged { turn.force("control", newKEK: true) }
+        if isChannelLost { turn.force("channel", newKEK: true, byUnicast: true) }
         if difference.isRenamed {
             draft.profiles.formUnion(group.members.keys)
             log(.info, "group.renamed", ["group": entry.name, "was": old.name])
@@ -225,16 +247,15 @@ extension KeyServer {
         if difference.areLifetimesChanged { bringForward(&group, since: old, &turn, now: now) }
         group.beaconAt = min(group.beaconAt, now + entry.push.beaconInterval)
         if let reason = turn.reason {
-            let treeRecords = try renewKeys(
+            try renewKeys(
                 of: &group, newKEK: turn.newKEK || reason == .revocation || reason == .joined, reason: reason,
                 byUnicast: turn.byUnicast, now: now)
             if reason == .joined { group.renewedAt = now }
             groups[entry.id] = group
-            announceStart(of: group, turn.records + treeRecords)
+            announceStart(of: group)
             note(group, causes: turn.causes, &draft)
         } else {
             groups[entry.id] = group
-            if !turn.records.isEmpty { outputs.append(.persist(turn.records.map(RecordChange.put))) }
         }
     }
 
@@ -242,7 +263,7 @@ extension KeyServer {
         _ names: [String], of group: inout GroupState, _ turn: inout Turn, _ draft: inout Draft, now: Instant
     ) {
         for name in names {
-            guard let member = group.members.removeValue(forKey: name) else { continue }
+            guard let member = group.takeOut(name) else { continue }
             let isInTree = takeOut(member, ofTree: group.tree)
             let heldKeys = member.holdsKeys || group.tree != nil && isInTree
             group.giveUp(on: member, heldKeys: heldKeys, now: now)
@@ -287,7 +308,7 @@ extension KeyServer {
         guard hasNewcomers, let tree = group.tree else { return }
         do throws(KeyTreeError) {
             if let changed = try admit(to: tree) {
-                turn.records += records(of: changed, tree, group.entry.id)
+                unsavedChanges += treeChanges(changed, tree, group.entry.id)
             } else {
                 turn.joins = true
                 turn.causes.append("members")
@@ -300,6 +321,7 @@ extension KeyServer {
     /// Another way to take members out: a tree is planted, or let go of. Its members learn of it by their profiles.
     private func replant(_ group: inout GroupState, _ turn: inout Turn) throws(CommandError) {
         turn.force("revocation", newKEK: true, byUnicast: true)
+        if let tree = group.tree { unsavedChanges += treeRemovals(tree, group.entry.id) }
         (group.tree, group.treeUpdate, group.newcomers) = (nil, nil, [])
         guard group.entry.revocation == .lkh else { return }
         var indices: [UInt32] = []
@@ -308,7 +330,7 @@ extension KeyServer {
             if group.entry.backwardSecrecy, !member.holdsKeys { group.members[name]?.since = group.transaction + 1 }
         }
         do {
-            turn.records = try plantTree(of: &group, members: indices, transaction: group.transaction + 1)
+            try plantTree(of: &group, members: indices, transaction: group.transaction + 1)
         } catch {
             throw .cryptography
         }
@@ -359,15 +381,8 @@ extension KeyServer {
                 finish(verdict, open, group: entry.id, now: now)
             }
         }
+        unsavedChanges += removals(of: group)
         groups[entry.id] = nil
-        let prefix = "group/\(entry.id)/"
-        let numbers = Set(["epoch", "transaction", "sequence", "sender-id"].map { prefix + $0 })
-        do throws(StoreError) {
-            let stored = try records.records(under: prefix).map(\.name).filter { !numbers.contains($0) }
-            if !stored.isEmpty { outputs.append(.persist(stored.map(RecordChange.remove))) }
-        } catch {
-            throw .store(error)
-        }
         log(.warning, "group.removed", ["group": entry.name])
     }
 

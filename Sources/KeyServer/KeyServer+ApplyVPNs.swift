@@ -60,7 +60,7 @@ extension KeyServer {
             // Its number stays: it may come back.
             (vpn.generations, vpn.changes, vpn.phase) = ([], [], .settled)
             if let value = vpn.octets(clock) {
-                outputs.append(.persist([.put(Record("vpn/\(entry.id)/state", value))]))
+                unsavedChanges.append(.put(Record(Self.recordName(ofVPN: entry.id), value)))
             }
             log(.warning, "vpn.removed", ["vpn": entry.name])
         }

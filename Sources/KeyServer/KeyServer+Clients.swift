@@ -32,6 +32,7 @@ extension KeyServer {
         case .unanswered(let info, _, let messageID):
             guard let name = clientName(info.id) else { return }
             let profile = clients[name]?.pending.removeValue(forKey: messageID)
+            if clients[name]?.pending.isEmpty == true { unsaved.insert(name) }
             log(
                 .warning, "configure.unanswered", by: name, ["client": name, "to": "\(info.remote)"], now: now)
             // As long as the client is there it must get its newest profile, or we its answer: a client that has none
@@ -107,7 +108,8 @@ extension KeyServer {
     }
 
     func assignSenderID(to name: String, in group: UInt32, now: Instant) {
-        guard var state = groups[group] else { return }
+        guard var state = groups.removeValue(forKey: group) else { return }
+        // Held by nobody else: its table of members is not copied.
         giveSenderID(to: name, in: &state, now: now)
         groups[group] = state
     }
@@ -118,12 +120,15 @@ extension KeyServer {
             state.members[name]?.senderID = nil
             log(
                 .error, "group.sender-ids-exhausted", by: name,
-                ["group": state.entry.name, "client": name, "remedy": "restart gcks, which changes all keys"], now: now)
+                [
+                    "group": state.entry.name, "client": name,
+                    "remedy": "start gcks with a new state file, which changes all keys",
+                ], now: now)
             return
         }
         state.members[name]?.senderID = UInt16(state.nextSenderID)
         state.nextSenderID += 1
-        outputs.append(record("group/\(state.entry.id)/sender-id", number: UInt64(state.nextSenderID)))
+        store("group/\(state.entry.id)/sender-id", number: UInt64(state.nextSenderID))
     }
 
     private func associationEnded(_ info: AssociationInfo, reason: AssociationEnd, now: Instant) {
@@ -176,7 +181,7 @@ extension KeyServer {
             var messageIDs: [UInt32] = []
             for var message in messages {
                 let (number, reservation) = client.sequence.take()
-                if let reservation { outputs.append(record("client/\(name)/sequence", number: reservation)) }
+                if let reservation { store("client/\(name)/sequence", number: reservation) }
                 message.sequence = number
                 let messageID = try endpoint.request(.configure, message.payloads(), on: association, now: now)
                 messageIDs.append(messageID)
@@ -194,6 +199,7 @@ extension KeyServer {
             if !vpnSections.isEmpty { unprofiled.insert(name) }
             log(.error, "configure.failed", by: name, ["client": name, "reason": "\(error)"], now: now)
         }
+        if client.pending.isEmpty == client.isStoredAsOwed { unsaved.insert(name) }
         clients[name] = client
     }
 
@@ -300,6 +306,7 @@ extension KeyServer {
         _ payloads: [RawPayload], to messageID: UInt32, from name: String, info: AssociationInfo, now: Instant
     ) {
         guard let pending = clients[name]?.pending.removeValue(forKey: messageID) else { return }
+        if clients[name]?.pending.isEmpty == true { unsaved.insert(name) }
         heard(name, now: now)
         guard let answer = try? ConfigureAnswer(payloads: payloads, limits: configuration.limits),
             answer.sequence == pending.sequence
@@ -459,7 +466,6 @@ extension KeyServer {
                     "client": name, "group": groups[group]?.entry.name ?? "\(group)",
                     "transaction": "\(transaction)",
                 ])
-            outputs.append(record("group/\(group)/confirmed/\(name)", number: transaction))
         }
         for key in groups[group]?.open.keys.sorted() ?? [] where key <= transaction {
             groups[group]?.open[key]?.sender.confirm(member.index, now: now)

@@ -14,8 +14,6 @@ struct Delivery {
     var isMasked = false
     /// The new keys, where they follow from the tree's group key: they take the place of those that were drawn.
     var derived: DerivedKeys?
-    /// What changed in the tree, to be stored before anything is sent.
-    var records: [Record] = []
 }
 
 /// What a transaction tells the members, and by which way (docs/FMKE.md 7.6).
@@ -35,7 +33,8 @@ extension KeyServer {
         let missed = missed(by: group, now: now)
         // Keys wrapped by a mask cannot fail to be, and the number is new: nothing else makes a commit throw.
         guard let change = try? tree.commit(transaction: transaction) else { throw .cryptography }
-        var delivery = Delivery(records: records(of: change.changed, tree, group.entry.id))
+        var delivery = Delivery()
+        unsavedChanges += treeChanges(change.changed, tree, group.entry.id)
         for slot in change.joined {
             guard let name = group.names[slot], group.members[name] != nil else { continue }
             group.members[name]?.since = transaction
@@ -82,8 +81,8 @@ extension KeyServer {
                 throw error == .tooLong || error == .limit ? .tooLarge(group: group.entry.name) : .cryptography
             }
             if body.count <= bodyLimit {
-                sayCrowded(group, missed, carried)
-                return Delivery(parts: [PushPart(body: body, members: 0...UInt32(clamping: group.entry.members.count))])
+                sayCrowded(group, group.transaction + 1, missed, carried)
+                return Delivery(parts: [PushPart(body: body, members: 0...group.nextIndex)])
             }
             guard !carried.isEmpty else { throw .tooLarge(group: group.entry.name) }
             carried.removeFirst()
@@ -120,7 +119,7 @@ extension KeyServer {
                 parts.append(PushPart(body: body, members: slice.firstSlot...slice.lastSlot))
             }
             guard parts.count <= configuration.limits.blocksPerTransaction else { throw FMKEError.tooLong }
-            sayCrowded(group, missed, carried)
+            sayCrowded(group, update.transaction, missed, carried)
             return parts
         } catch {
             log(
@@ -159,9 +158,16 @@ extension KeyServer {
         }
     }
 
-    private func sayCrowded(_ group: GroupState, _ missed: [DataSA], _ carried: ArraySlice<DataSA>) {
+    private func sayCrowded(
+        _ group: GroupState, _ transaction: UInt64, _ missed: [DataSA], _ carried: ArraySlice<DataSA>
+    ) {
         let leftOut = missed.prefix(missed.count - carried.count).map { spiText($0.spi) }
         guard !leftOut.isEmpty else { return }
-        log(.warning, "rekey.crowded", ["group": group.entry.name, "left_out": leftOut.joined(separator: ",")])
+        log(
+            .warning, "rekey.crowded",
+            [
+                "group": group.entry.name, "transaction": "\(transaction)",
+                "left_out": leftOut.joined(separator: ","),
+            ])
     }
 }

@@ -146,6 +146,8 @@ extension KeyServer {
         groups[id]?.lastVerdict = report
         groups[id]?.learn(from: open.sender)
         groups[id]?.open[verdict.transaction] = nil
+        // It began with this input: its verdict is to be said all the same.
+        if group.stored.open[verdict.transaction] == nil { groups[id]?.unsavedEnded[verdict.transaction] = open }
         if open.reason == .revocation {
             // Who registers from now on sends with the new keys at once.
             for index in group.data.indices where group.data[index].transaction == verdict.transaction {
@@ -172,7 +174,7 @@ extension KeyServer {
         guard var group = groups[id] else { return 0 }
         let (sequence, reservation) = group.sequence.take()
         groups[id] = group
-        if let reservation { outputs.append(record("group/\(id)/sequence", number: reservation)) }
+        if let reservation { store("group/\(id)/sequence", number: reservation) }
         do {
             var header = header
             header.epoch = channel.rekeySA.epoch

@@ -45,9 +45,8 @@ extension KeyServer {
             }
         }
         group.data = newDataSAs(for: entry, transaction: group.transaction, activateAt: now, now: now)
-        let treeRecords = try plantTree(of: &group, present: present)
+        try plantTree(of: &group, present: present)
         groups[entry.id] = group
-        outputs.append(.persist((keyRecords(of: group) + treeRecords).map(RecordChange.put)))
         log(
             .info, "group.created",
             ["group": entry.name, "epoch": "\(rekeySA.epoch)", "members": "\(group.members.count)"])
@@ -58,7 +57,7 @@ extension KeyServer {
 
     static func share(of lifetime: Duration) -> Duration { lifetime * rekeyAtPercent / 100 }
 
-    private func newRekeySA(for entry: GroupEntry, epoch: UInt32) -> RekeySA {
+    func newRekeySA(for entry: GroupEntry, epoch: UInt32) -> RekeySA {
         RekeySA(
             spi: RekeySPI(high: random.next(), low: random.next()), source: configuration.address.address,
             control: entry.control, epoch: epoch,
@@ -107,32 +106,6 @@ extension KeyServer {
             && !vpns.values.contains { $0.generations.contains { $0.sas.contains { $0.sa.spi == spi } } }
     }
 
-    /// What a restart must know: numbers, and the keys themselves (sealed by the store).
-    private func keyRecords(of group: GroupState) -> [Record] {
-        func bytes(_ build: (inout OctetWriter) -> Void) -> Secret {
-            var writer = OctetWriter()
-            build(&writer)
-            return Secret(writer.bytes)
-        }
-        let prefix = "group/\(group.entry.id)"
-        var records = [
-            Record("\(prefix)/epoch", bytes { $0.u64(UInt64(group.rekeySA.epoch) + 1) }),
-            Record("\(prefix)/transaction", bytes { $0.u64(group.transaction + 1) }),
-            Record(
-                "\(prefix)/rekey-sa",
-                bytes {
-                    $0.u64(group.rekeySA.spi.high)
-                    $0.u64(group.rekeySA.spi.low)
-                    $0.append(group.rekeySA.kek.revealed())
-                }),
-        ]
-        for item in group.data where item.transaction == group.transaction {
-            let keys = item.sa.cipherKey.revealed() + (item.sa.authenticationKey?.revealed() ?? [])
-            records.append(Record("\(prefix)/sa/\(spiText(item.sa.spi))", Secret(keys)))
-        }
-        return records
-    }
-
     // MARK: Transactions
 
     /// Makes new keys for a group and begins to deliver them.
@@ -141,18 +114,17 @@ extension KeyServer {
         group id: UInt32, newKEK: Bool, reason: RekeyReason, now: Instant
     ) throws(CommandError) -> UInt64 {
         guard var group = groups[id] else { throw .unknownGroup("\(id)") }
-        let treeRecords = try renewKeys(of: &group, newKEK: newKEK, reason: reason, now: now)
+        try renewKeys(of: &group, newKEK: newKEK, reason: reason, now: now)
         groups[id] = group
-        announceStart(of: group, treeRecords)
+        announceStart(of: group)
         return group.transaction
     }
 
     /// Begins a transaction of a group that is not put back yet. Nothing has changed when this throws.
     /// - Parameter byUnicast: every member gets its profile, whatever could go by multicast.
-    /// - Returns: what of the tree is to be stored.
     func renewKeys(
         of group: inout GroupState, newKEK: Bool, reason: RekeyReason, byUnicast: Bool = false, now: Instant
-    ) throws(CommandError) -> [Record] {
+    ) throws(CommandError) {
         let id = group.entry.id
         if let hold { throw .heldBack(hold.reason) }
         if let name = group.ahead.keys.min() { throw .heldBack(Self.aheadReason(name, of: group.entry.name)) }
@@ -189,6 +161,7 @@ extension KeyServer {
             (nextRekeySA, group.channel) = (derived.rekeySA, derived.channel)
             for (index, sa) in derived.dataSAs.enumerated() { made[index].sa = sa }
         }
+        if byUnicast { (delivery.parts, delivery.isMasked) = ([], false) }
         if let nextRekeySA { group.rekeySA = nextRekeySA }
         let tooOld = Set(group.data.map(\.transaction)).sorted().dropLast(Self.generationsKept - 1)
         for index in group.data.indices {
@@ -208,12 +181,10 @@ extension KeyServer {
         open(
             transaction, in: &group, delivery, channel: delivery.parts.isEmpty ? group.channel : oldChannel,
             reason: reason, activateAt: activateAt, removeAt: removeAt, now: now)
-        return delivery.records
     }
 
-    /// Stores and tells what began.
-    func announceStart(of group: GroupState, _ treeRecords: [Record]) {
-        outputs.append(.persist((keyRecords(of: group) + treeRecords).map(RecordChange.put)))
+    /// Tells what began.
+    func announceStart(of group: GroupState) {
         let made = group.data.filter { $0.transaction == group.transaction }
         log(
             .info, "rekey.started",
@@ -266,7 +237,10 @@ extension KeyServer {
         for member in unreachable { sender.giveUp(member, reason: .unreachable) }
         group.open[transaction] = OpenTransaction(
             sender: sender, channel: channel, epoch: group.rekeySA.epoch, reason: reason,
-            isMasked: delivery.isMasked, absent: absent.sorted(),
+            isMasked: delivery.isMasked, absent: absent.sorted(), membersBelow: group.nextIndex,
+            unsavedDelivery: DeliveryRecord(
+                rekeySA: channel.rekeySA, absent: absent.compactMap { group.members[$0]?.index },
+                parts: delivery.parts),
             commitAtPercent: reason == .revocation ? 100 : group.entry.rollover.commitAtPercent)
     }
 }

@@ -13,35 +13,22 @@ internal import Store
 ///     absent --registers--> waiting --transaction `joined`--> in the tree  with it
 ///     in the tree --revoked--> leaving --transaction `revocation`--> gone
 extension KeyServer {
-    /// A new tree for each run of the server, as all its other keys. With backward secrecy, who had keys in an earlier
-    /// run is in it from the start: it has nothing to wait for.
-    func plantTree(of group: inout GroupState, present: Set<String>) throws -> [Record] {
-        guard group.entry.revocation == .lkh else { return [] }
-        var first: [UInt32] = []
-        for (name, member) in group.members {
-            let hadKeys =
-                try group.entry.backwardSecrecy
-                && records.value(of: "group/\(group.entry.id)/confirmed/\(name)") != nil
-            if hadKeys || present.contains(name) { first.append(member.index) }
-        }
-        return try plantTree(of: &group, members: first, transaction: group.transaction)
+    /// A new tree, with these members in it from the start.
+    func plantTree(of group: inout GroupState, present: Set<String>) throws {
+        guard group.entry.revocation == .lkh else { return }
+        let first = group.members.filter { present.contains($0.key) }.map(\.value.index)
+        try plantTree(of: &group, members: first, transaction: group.transaction)
     }
 
-    /// A new tree with these members in it.
-    /// - Parameter transaction: above that of every node which an earlier tree left in the store.
-    func plantTree(of group: inout GroupState, members: [UInt32], transaction: UInt64) throws -> [Record] {
+    func plantTree(of group: inout GroupState, members: [UInt32], transaction: UInt64) throws {
         let tree = try KeyTreeServer(
             parameters: KeyTreeParameters(backwardSecrecy: group.entry.backwardSecrecy), random: random)
         // Its full size now, while nobody must be told.
         try tree.reserve(slots: Int(group.nextIndex))
         for index in members.sorted() { try tree.join(at: index) }
-        let change = try tree.commit(transaction: transaction)
+        _ = try tree.commit(transaction: transaction)
         group.tree = tree
-        // Nodes that an earlier tree left in the store are older than this number.
-        var writer = OctetWriter(capacity: 8)
-        writer.u64(transaction)
-        return [Record("group/\(group.entry.id)/tree/planted", Secret(writer.bytes))]
-            + self.records(of: change.changed, tree, group.entry.id)
+        unsavedChanges += treeChanges(tree, group.entry.id)
     }
 
     /// A client that registered gets its place in the tree, unless it has it.
@@ -52,7 +39,7 @@ extension KeyServer {
         do {
             if !tree.isNewcomer(member.index) { try tree.join(at: member.index) }
             if let changed = try admit(to: tree) {
-                outputs.append(.persist(records(of: changed, tree, id).map(RecordChange.put)))
+                unsavedChanges += treeChanges(changed, tree, id)
             } else {
                 renew(id, reason: .joined, now: now)
             }
@@ -99,22 +86,4 @@ extension KeyServer {
         groups[id]?.newcomers = []
         for name in names where groups[id]?.members[name]?.holdsKeys == false { sendProfile(to: name, now: now) }
     }
-
-    /// What to store of a change: the tree's own record and the changed nodes.
-    func records(of changed: [NodeID], _ tree: KeyTreeServer, _ id: UInt32) -> [Record] {
-        let prefix = "group/\(id)/tree"
-        return [Record(prefix, Secret(tree.treeRecord.octets))]
-            + changed.map { node in
-                let record = tree.record(node)
-                var writer = OctetWriter(capacity: 24)
-                writer.u64(record.version)
-                // Revealed to be sealed by the store.
-                if let key = record.key { writer.append(key.revealed()) }
-                return Record("\(prefix)/node/\(hexadecimal(node.rawValue.octets))", Secret(writer.bytes))
-            }
-    }
-}
-
-extension UInt32 {
-    fileprivate var octets: [UInt8] { [24, 16, 8, 0].map { UInt8(truncatingIfNeeded: self >> $0) } }
 }

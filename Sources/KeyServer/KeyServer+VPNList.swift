@@ -25,14 +25,14 @@ extension KeyServer {
             throw UnreadableRecord(name: Self.vpnListName)
         }
         let gone = former.subtracting(vpns.keys).sorted()
-        if !gone.isEmpty { outputs.append(.persist(gone.map { .remove(Self.recordName(ofVPN: $0)) })) }
+        unsavedChanges += gone.map { .remove(Self.recordName(ofVPN: $0)) }
         if former != Set(vpns.keys) { storeVPNList() }
     }
 
     func storeVPNList() {
         var writer = OctetWriter()
         for id in vpns.keys.sorted() { writer.u32(id) }
-        outputs.append(.persist([.put(Record(Self.vpnListName, Secret(writer.bytes)))]))
+        unsavedChanges.append(.put(Record(Self.vpnListName, Secret(writer.bytes))))
     }
 
     private static let vpnListName = "vpns"

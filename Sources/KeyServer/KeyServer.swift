@@ -80,7 +80,7 @@ public final class KeyServer {
     var limiter = LogLimiter()
     /// Between our instants and the times of records.
     let clock: RecordClock
-    /// Clients whose record is to be written at the end of this input.
+    /// Clients whose record is to be written at the end of this input, and what else is.
     var unsaved: Set<String> = []
     /// Clients that are still to get the profile which a change of the inventory gave them, the order in which they do,
     /// and when the next ones do.
@@ -91,8 +91,14 @@ public final class KeyServer {
     var hold: Hold?
     /// Clients whose profile waits for that.
     var heldProfiles: Set<String> = []
+    var unsavedChanges: [RecordChange] = []
+    /// How often all outputs were taken.
+    var drains: UInt64 = 0
+    /// The present input is time: no datagram of anybody makes us tidy up.
+    var isAdvancing = false
 
-    /// Takes up the ISAKMP SAs of an earlier run and makes the first keys of every group.
+    /// Takes up the ISAKMP SAs, the groups and the open transactions of an earlier run; a group that there was not gets
+    /// its first keys.
     /// - Parameter records: what an earlier run had stored; numbers go on behind them.
     /// - Throws: `StoreError`, `UnreadableRecord`; `CommandError` when a group's keys cannot be made or do not fit a
     ///   message.
@@ -112,17 +118,18 @@ public final class KeyServer {
         phase1.allowsKeyExport = configuration.allowsKeyExport
         phase1.limits = configuration.limits
         endpoint = Phase1Endpoint(configuration: phase1, credentials: directory, random: random)
-        for (name, address) in directory.names {
-            let state = try newClient(name, address)
-            if state.isRevoked { directory.revoke(name) }
-            clients[name] = state
+        let owed = try restoreClients(records.records(under: "client/"), now: now)
+        let stored = try StoredGroups(records.records(under: "group/"))
+        for entry in configuration.inventory.groups {
+            guard try !restoreGroup(entry, stored, now: now) else { continue }
+            unsavedChanges += stored.leftovers(of: entry.id).map(RecordChange.remove)
+            try makeGroup(entry, now: now)
         }
-        try restoreClients(records, now: now)
-        for entry in configuration.inventory.groups { try makeGroup(entry, now: now) }
         try makeVPNs(records, now: now)
-        serveRestored(now: now)
+        try adaptGroups(stored, now: now)
+        serveRestored(owed, now: now)
         drainEndpoint(now: now)
-        if !owners.isEmpty { advanceGroups(to: now) }
+        if !stored.isEmpty { advanceGroups(to: now) }
         save(before: 0)
     }
 
@@ -149,7 +156,11 @@ public final class KeyServer {
     /// Time has passed.
     public func advance(to now: Instant) {
         let start = outputs.count
-        defer { save(before: start) }
+        isAdvancing = true
+        defer {
+            save(before: start)
+            isAdvancing = false
+        }
         endpoint.advance(to: now)
         drainEndpoint(now: now)
         advanceGroups(to: now)
@@ -184,7 +195,7 @@ public final class KeyServer {
         clients[name]?.isRevoked = true
         unsaved.insert(name)
         directory.revoke(name)
-        outputs.append(.persist([.put(Record("client/\(name)/revoked", Secret([1])))]))
+        unsavedChanges.append(.put(Record("client/\(name)/revoked", Secret([1]))))
         outputs.append(.log(LogEvent(.warning, "client.revoked", ["client": name])))
         audit("client.revoked", ["client": name])
         if let association = client.association {
@@ -195,9 +206,7 @@ public final class KeyServer {
         var transactions: [String: UInt64] = [:]
         var failure: CommandError?
         for id in groups.keys.sorted() {
-            guard let removed = groups[id]?.members.removeValue(forKey: name), let entry = groups[id]?.entry else {
-                continue
-            }
+            guard let removed = groups[id]?.takeOut(name), let entry = groups[id]?.entry else { continue }
             let heldKeys = takeOutOfTree(removed, of: id)
             forgetReport(of: name, in: id, now: now)
             groups[id]?.giveUp(on: removed, heldKeys: heldKeys, now: now)
@@ -223,6 +232,7 @@ public final class KeyServer {
             defer { taken += 1 }
             return outputs[taken]
         }
+        if taken > 0 { drains += 1 }
         outputs.removeAll(keepingCapacity: true)
         taken = 0
         var next = endpointWait
@@ -280,11 +290,5 @@ public final class KeyServer {
         var reader = OctetReader(value.revealed())
         guard value.count == 8, let number = try? reader.u64() else { throw .corrupt }
         return number
-    }
-
-    func record(_ name: String, number: UInt64) -> ServerOutput {
-        var writer = OctetWriter(capacity: 8)
-        writer.u64(number)
-        return .persist([.put(Record(name, Secret(writer.bytes)))])
     }
 }

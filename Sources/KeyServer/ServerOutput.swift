@@ -32,8 +32,6 @@ public enum RekeyReason: String, Sendable, Hashable, Codable {
     case volume
     /// A sender came back without its counters, so its SAs cannot go on.
     case senderRestarted = "sender-restarted"
-    /// The server started again, and its clients' ISAKMP SAs with it.
-    case restarted
     /// The operator changed what the group is.
     case applied
     /// Both ends of a VPN are there, and it has no SAs.

@@ -160,7 +160,7 @@ extension KeyServer {
     /// In front of what depends on it.
     func store(vpn id: UInt32) {
         guard let value = vpns[id]?.octets(clock) else { return }
-        outputs.append(.persist([.put(Record(Self.recordName(ofVPN: id), value))]))
+        unsavedChanges.append(.put(Record(Self.recordName(ofVPN: id), value)))
     }
 
     /// As an earlier run left it, or new.

@@ -48,6 +48,22 @@ public struct PushSender: Sendable {
         case poll(asks: Bool)
     }
 
+    /// What is known of a transaction that an earlier process began.
+    public struct Resumption: Sendable {
+        public var startedAt: Instant
+        /// Members count rounds by their numbers, so this is none that the last process came to: a member answers the
+        /// same one once.
+        public var firstRound: UInt8
+        /// Who has confirmed, and when after the start; who will not any more.
+        public var confirmed: [(member: UInt32, after: Duration)] = []
+        public var failed: [(member: UInt32, reason: UnconfirmedReason)] = []
+
+        public init(startedAt: Instant, firstRound: UInt8) {
+            self.startedAt = startedAt
+            self.firstRound = firstRound
+        }
+    }
+
     public let group: UInt32
     public let epoch: UInt32
     public let transaction: UInt64
@@ -55,6 +71,8 @@ public struct PushSender: Sendable {
     public private(set) var activateAt: Instant
     public private(set) var deactivateAt: Instant
     public let startedAt: Instant
+    /// Nothing of it goes by multicast, or no more does.
+    public private(set) var isByUnicast: Bool
     let policy: PushPolicy
     let learned: PushExperience
     var members: MemberTable
@@ -119,10 +137,11 @@ public struct PushSender: Sendable {
     ///     gets its keys by unicast.
     ///   - members: the indices to confirm.
     ///   - experience: that of the group's last transaction.
+    ///   - taken: what an earlier process had got to, of a transaction that goes on.
     public init(
         group: UInt32, epoch: UInt32, transaction: UInt64, parts: [PushPart], members: some Sequence<UInt32>,
         policy: PushPolicy, experience: PushExperience = PushExperience(), activateAt: Instant, deactivateAt: Instant,
-        now: Instant
+        resuming taken: Resumption? = nil, now: Instant
     ) {
         self.group = group
         self.epoch = epoch
@@ -131,10 +150,19 @@ public struct PushSender: Sendable {
         self.activateAt = activateAt
         self.deactivateAt = deactivateAt
         learned = experience
-        startedAt = now
+        startedAt = taken?.startedAt ?? now
         (sendAt, answerAt, nackBy, firstNACKAt, directAt, stepAt) = (now, now, now, now, now, now)
         self.members = MemberTable(members)
         blocks = PushBlock.blocks(of: parts, size: policy.blockSize)
+        isByUnicast = blocks.isEmpty
+        round = taken?.firstRound ?? 0
+        for (member, duration) in taken?.confirmed ?? [] {
+            guard let position = self.members.position(of: member) else { continue }
+            self.members.confirm(position, milliseconds: UInt32(clamping: duration.wholeMilliseconds))
+        }
+        for (member, reason) in taken?.failed ?? [] {
+            if let position = self.members.position(of: member) { self.members.fail(position, reason) }
+        }
         if self.members.unconfirmedCount == 0 {
             state = .ending
         } else if blocks.isEmpty {
@@ -231,6 +259,7 @@ public struct PushSender: Sendable {
     /// Nothing more may go by multicast: who has the channel's KEK lost its authorisation. Whoever has not confirmed
     /// gets the keys by a unicast that the caller sends now.
     public mutating func leaveMulticast(now: Instant) {
+        isByUnicast = true
         switch state {
         case .sending, .collecting:
             state = .unicasting(isAsked: true)

@@ -53,9 +53,7 @@ final class AcceptanceChecker: Checker {
         let path = record.path
         guard path.count == 3, path[0] == "group", let group = directory.index(id: path[1]) else { return }
         guard path[2] == "rekey-sa" else { return }
-        var reader = OctetReader(record.value.revealed())
-        guard let high = try? reader.u64(), let low = try? reader.u64() else { return }
-        groups[RekeySPI(high: high, low: low)] = group
+        if let spi = record.read(RekeySARecord.self)?.rekeySA.spi { groups[spi] = group }
     }
 
     private func raiseFloors(of member: Int, generation: Int, groups names: String) {

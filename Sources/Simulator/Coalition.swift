@@ -3,6 +3,7 @@
 internal import Basics
 internal import Cryptography
 internal import FMKE
+internal import KeyServer
 internal import KeyTree
 internal import Store
 
@@ -30,40 +31,45 @@ struct GroupSecrets {
     private(set) var transaction: UInt64 = 0
     /// What the group's data SAs hand down: no secret.
     private(set) var flows: [Flow]
-    private var epoch: UInt32 = 0
 
     init(flows: [Flow]) { self.flows = flows }
 
     /// Takes what stands under `group/ID/` of a record.
-    mutating func learn(_ path: ArraySlice<Substring>, _ record: Record, at count: Int, _ template: RekeySA) {
+    mutating func learn(_ path: ArraySlice<Substring>, _ record: Record, at count: Int) {
         var reader = OctetReader(record.value.revealed())
         switch path.first {
-        case "epoch": epoch = record.number.map { UInt32(truncatingIfNeeded: $0 &- 1) } ?? 0
         case "transaction": transaction = record.number.map { $0 &- 1 } ?? 0
         case "rekey-sa":
-            guard let high = try? reader.u64(), let low = try? reader.u64() else { return }
-            let spi = RekeySPI(high: high, low: low)
+            guard let rekeySA = record.read(RekeySARecord.self)?.rekeySA else { return }
+            let spi = rekeySA.spi
             current = spi
             guard keks[spi] == nil else { return }
-            var rekeySA = template
-            (rekeySA.spi, rekeySA.epoch, rekeySA.kek) = (spi, epoch, Secret(reader.remainder()))
             keks[spi] = KEK(rekeySA: rekeySA, madeAt: count, transaction: transaction)
         case "sa" where path.count == 2:
-            guard let spi = path.last.flatMap({ UInt32($0.dropFirst(2), radix: 16) }), sas[spi] == nil else { return }
-            sas[spi] = Key(octets: reader.remainder(), madeAt: count, transaction: transaction)
+            guard let made = record.read(DataSARecord.self), sas[made.sa.spi] == nil else { return }
+            sas[made.sa.spi] = Key(octets: made.sa.keyOctets, madeAt: count, transaction: made.transaction)
         case "tree" where path.count == 1: height = (try? TreeRecord(octets: reader.remainder()))?.height
-        case "tree" where path.last == "planted": tree = [:]
         case "tree" where path.count == 3:
             guard let id = path.last.flatMap({ UInt32($0, radix: 16) }), (try? reader.u64()) != nil else { return }
             let key = reader.remainder()
-            tree[NodeID(rawValue: id)] = key.isEmpty ? nil : key
-            if !key.isEmpty { nodes[NodeID(rawValue: id), default: []].insert(key) }
+            tree[NodeID(rawValue: id)] = key
+            nodes[NodeID(rawValue: id), default: []].insert(key)
         default: break
         }
     }
 
     /// The group protects something else, or otherwise, from now on.
     mutating func learn(_ more: [Flow]) { flows += more.filter { !flows.contains($0) } }
+    /// What stood there is not in the store any more.
+    mutating func forget(_ path: ArraySlice<Substring>) {
+        guard path.first == "tree" else { return }
+        if path.count == 1 { height = nil }
+        guard path.count == 3, let id = path.last.flatMap({ UInt32($0, radix: 16) }) else { return }
+        tree[NodeID(rawValue: id)] = nil
+    }
+
+    /// The store is lost: a new tree will be planted, if any.
+    mutating func forgetTree() { (tree, height) = ([:], nil) }
 
     /// The nodes above a slot, its leaf included, with their keys; nil when nobody sits there.
     func path(of slot: Int) -> [(NodeID, [UInt8])]? {

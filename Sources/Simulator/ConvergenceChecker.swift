@@ -5,8 +5,10 @@ internal import ESP
 internal import GroupMember
 internal import IKEv1
 internal import KeyServer
+internal import Store
 
-/// (a) Every transaction ends in a verdict that names every member; and when the faults have stopped, everybody who is
+/// (a) Every transaction ends in a verdict that names every member, also where the GCKS dies and comes back with its
+/// store; and when the faults have stopped, everybody who is
 /// up and authorised has the current keys within a bounded time. It also ends the run: once all have settled, each
 /// group is rekeyed once more, which must reach everybody. An ISAKMP SA whose renewal the faults spoilt may end of age
 /// in that very moment, and its member is named with reason; then it is tried once more, and must work.
@@ -17,6 +19,7 @@ final class ConvergenceChecker: Checker {
     private let verdictTime: Duration
 
     private struct Pending {
+        /// Or when the server went on with it.
         var startedAt: Instant
         var members: Set<String>
     }
@@ -24,6 +27,8 @@ final class ConvergenceChecker: Checker {
 
     private let directory: Directory
     private var pending: [String: [UInt64: Pending]] = [:]
+    /// Verdicts that were said, by the run of the server that said them. One that dies then may not know it.
+    private var said: [String: [UInt64: (members: Set<String>, run: UInt64)]] = [:]
     private var phase = Phase.faults
     private var deadline = Instant.distantFuture
     private var nextCheck = Instant.distantFuture
@@ -50,7 +55,9 @@ final class ConvergenceChecker: Checker {
             if event["reason"] == AssociationEnd.expired.explanation, let name = event["client"] { aged.insert(name) }
         case .memberLogged(let member, let event) where event.name == "gcks.lost" && phase == .lastRekey:
             if event["reason"] == AssociationEnd.expired.explanation { aged.insert("m\(member)") }
-        case .serverStopped: pending = [:]
+        case .serverPersisted(let record): recorded(record, simulation)
+        case .storeLost: (pending, said) = ([:], [:])
+        case .serverStarted: goOn(simulation)
         case .faultsEnded:
             phase = .settling
             deadline = simulation.now + simulation.scenario.settleTime
@@ -62,31 +69,55 @@ final class ConvergenceChecker: Checker {
     }
 
     private func started(_ event: LogEvent, _ simulation: Simulation) {
-        guard let group = event["group"], let index = directory.index(name: group),
+        guard let group = event["group"], directory.index(name: group) != nil,
             let transaction = event["transaction"].flatMap(UInt64.init)
         else { return }
+        simulation.transactions += 1
+        if lastRekeys[group] == 0 { lastRekeys[group] = transaction }
+        if pending[group]?[transaction] == nil {
+            simulation.violate(name, "transaction \(transaction) of \(group) starts without a record")
+        }
+    }
+
+    /// A transaction is under way when the store says so: whatever becomes of this server.
+    private func recorded(_ record: Record, _ simulation: Simulation) {
+        let path = record.path
+        guard path.count == 4, path[0] == "group", path[2] == "open", let index = directory.index(id: path[1]),
+            let transaction = UInt64(path[3])
+        else { return }
+        let group = directory.groupNames[index]
+        guard pending[group]?[transaction] == nil, said[group]?[transaction] == nil else { return }
         let out = Set(simulation.members.filter(\.isRevoked).map(\.number)).union(simulation.server.removed)
         let members = Set(directory.roles[index].keys.filter { !out.contains($0) }.map { "m\($0)" })
         pending[group, default: [:]][transaction] = Pending(startedAt: simulation.now, members: members)
-        simulation.transactions += 1
-        if lastRekeys[group] == 0 { lastRekeys[group] = transaction }
         // A look at the end of its time, whatever else happens.
         simulation.queue.schedule(.check, at: simulation.now + verdictTime + simulation.audit.longest + .seconds(1))
     }
 
+    private func goOn(_ simulation: Simulation) {
+        guard !pending.values.allSatisfy(\.isEmpty) else { return }
+        for (group, transactions) in pending {
+            for transaction in transactions.keys { pending[group]?[transaction]?.startedAt = simulation.now }
+        }
+        simulation.queue.schedule(.check, at: simulation.now + verdictTime + .seconds(1))
+    }
+
     private func ended(_ report: VerdictReport, _ simulation: Simulation) {
         if report.isVPN { return endedVPN(report, simulation) }
-        guard let expected = pending[report.group]?.removeValue(forKey: report.transaction) else {
+        let run = simulation.server.run
+        let before = said[report.group]?[report.transaction].flatMap { $0.run < run ? $0.members : nil }
+        guard let members = pending[report.group]?.removeValue(forKey: report.transaction)?.members ?? before else {
             simulation.violate(name, "a second verdict on transaction \(report.transaction) of \(report.group)")
             return
         }
+        said[report.group, default: [:]][report.transaction] = (members, run)
         looks += 1
         let named = report.confirmed.map(\.client) + report.unconfirmed.map(\.client) + report.absent
-        guard Set(named) == expected.members, named.count == Set(named).count else {
+        guard Set(named) == members, named.count == Set(named).count else {
             simulation.violate(
                 name,
                 "verdict on \(report.transaction) of \(report.group) names \(named.sorted()), "
-                    + "members were \(expected.members.sorted())")
+                    + "members were \(members.sorted())")
             return
         }
         guard phase == .lastRekey, lastRekeys[report.group] == report.transaction else { return }
@@ -148,6 +179,7 @@ final class ConvergenceChecker: Checker {
     }
 
     private func overdue(_ simulation: Simulation) {
+        guard simulation.server.engine != nil else { return }
         for (group, transactions) in pending.sorted(by: { $0.key < $1.key }) {
             for (transaction, state) in transactions.sorted(by: { $0.key < $1.key })
             where simulation.now - state.startedAt > verdictTime + simulation.audit.longest {

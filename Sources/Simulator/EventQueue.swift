@@ -12,6 +12,10 @@ struct EventQueue {
         case down(Int)
         case startMember(Int)
         case startServer
+        /// The same, with the store of the one that died.
+        case restartServer
+        /// A step of the scenario's script.
+        case step(Int)
         case fault
         /// The address translation in front of this member forgets.
         case rebind(Int)

@@ -29,7 +29,7 @@ final class KnowledgeChecker: Checker {
     private var leftAt: [[Int: Int]]
     /// By member and group, in a group with backward secrecy: the transaction that took it in for the first time.
     private var since: [Int: [Int: UInt64]] = [:]
-    /// By member: its number in each group, at the present server.
+    /// By member: its number in each group.
     private var slots: [Int: [Int]] = [:]
     private var count = 0
     private(set) var looks = 0
@@ -47,8 +47,12 @@ final class KnowledgeChecker: Checker {
     func observe(_ observation: Observation, in simulation: Simulation) {
         count += 1
         switch observation {
-        case .serverStarted: number(simulation)
-        case .serverPersisted(let record): learn(record, simulation)
+        case .storeLost: for group in secrets.indices { secrets[group].forgetTree() }
+        case .serverPersisted(let record): learn(record)
+        case .serverForgot(let name):
+            let path = name.split(separator: "/")
+            guard path.count >= 3, path[0] == "group", let group = directory.index(id: path[1]) else { return }
+            secrets[group].forget(path[2...])
         case .pushSent(let spi, _, let bytes):
             guard let group = groups[spi] else { return }
             recordings[group].append(
@@ -67,13 +71,6 @@ final class KnowledgeChecker: Checker {
                 secrets[group].learn(
                     policy.flows.map { Flow(selector: $0, suite: policy.suite, lifetimeKilobytes: nil) })
             }
-            number(simulation)
-        case .serverLogged(let event) where event.name == "tree.joined":
-            guard let group = event["group"].flatMap({ directory.index(name: $0) }),
-                let member = event["client"].flatMap(Directory.member),
-                let transaction = event["transaction"].flatMap(UInt64.init), told[member]?[group].isIgnorant ?? true
-            else { return }
-            since[member, default: [:]][group] = transaction
         case .serverLogged(let event) where event.name == "configure.sent":
             guard let member = event["client"].flatMap(Directory.member) else { return }
             guard revokedAt[member] == nil else { return profileAfterRevocation(of: member, event, simulation) }
@@ -94,22 +91,19 @@ final class KnowledgeChecker: Checker {
         }
     }
 
-    private func number(_ simulation: Simulation) {
-        for group in simulation.server.engine?.snapshot(now: simulation.now).groups ?? [] {
-            guard let index = directory.index(name: group.name) else { continue }
-            for member in group.members {
-                guard let number = Directory.member(member.client) else { continue }
-                slots[number, default: Array(repeating: 0, count: directory.roles.count)][index] = Int(member.index)
-            }
-        }
-    }
-
-    private func learn(_ record: Record, _ simulation: Simulation) {
+    private func learn(_ record: Record) {
         let path = record.path
         guard path.count >= 3, path[0] == "group", let group = directory.index(id: path[1]) else { return }
-        let template = template(group, verifyingKey: simulation.signingKey.publicKey)
-        secrets[group].learn(path[2...], record, at: count, template)
+        secrets[group].learn(path[2...], record, at: count)
         if path[2] == "rekey-sa", let spi = secrets[group].current { groups[spi] = group }
+        if path[2] == "member", path.count == 4, let member = Directory.member(path[3]),
+            let record = record.read(MemberRecord.self)
+        {
+            slots[member, default: Array(repeating: 0, count: directory.roles.count)][group] = Int(record.index)
+            if record.since > 0, told[member]?[group].isIgnorant ?? true {
+                since[member, default: [:]][group] = record.since
+            }
+        }
     }
 
     /// All that a profile has: the KEK, and the member's path of the tree. Its SAs come to the data plane.
@@ -214,12 +208,6 @@ final class KnowledgeChecker: Checker {
     }
 
     // MARK: KEKs
-
-    private func template(_ group: Int, verifyingKey: [UInt8]) -> RekeySA {
-        RekeySA(
-            spi: RekeySPI(high: 0, low: 0), source: ServerStation.address, control: directory.policies[group].control,
-            epoch: 0, lifetimeSeconds: 1, signatureAlgorithm: .ed25519, verifyingKey: verifyingKey, kek: Secret([]))
-    }
 
     /// The current one of a group, with another signer's key in it: what a forging member works with.
     func rekeySA(ofGroup group: Int, verifyingKey: [UInt8]) -> RekeySA? {

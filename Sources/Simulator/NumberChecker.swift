@@ -63,17 +63,15 @@ final class NumberChecker: Checker {
         case "epoch": grows(record, strictly: false, simulation)
         case "transaction", "sequence": grows(record, strictly: true, simulation)
         case "rekey-sa":
-            let value = record.value.revealed()
-            var reader = OctetReader(value)
-            guard let high = try? reader.u64(), let low = try? reader.u64() else { return }
-            groups[RekeySPI(high: high, low: low)] = group
-            let place = "\(path[1]) \(high) \(low)"
-            let kek = reader.remainder()
-            if keys.updateValue(place, forKey: kek).map({ $0 != place }) ?? false {
+            guard let rekeySA = record.read(RekeySARecord.self)?.rekeySA else { return }
+            groups[rekeySA.spi] = group
+            let place = "\(path[1]) \(rekeySA.spi)"
+            if keys.updateValue(place, forKey: rekeySA.kek.revealed()).map({ $0 != place }) ?? false {
                 simulation.violate(name, "a KEK of g\(group) was used before")
             }
         case "sa":
-            if keys.updateValue(record.name, forKey: record.value.revealed()) != nil {
+            guard let sa = record.read(DataSARecord.self)?.sa else { return }
+            if keys.updateValue(record.name, forKey: sa.keyOctets).map({ $0 != record.name }) ?? false {
                 simulation.violate(name, "a data key of g\(group) was used before")
             }
         default: break
@@ -110,4 +108,9 @@ final class NumberChecker: Checker {
         default: break
         }
     }
+}
+
+extension DataSA {
+    /// All its keys.
+    var keyOctets: [UInt8] { cipherKey.revealed() + (authenticationKey?.revealed() ?? []) }
 }

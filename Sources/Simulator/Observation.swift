@@ -12,6 +12,9 @@ enum Observation {
     case serverStarted
     case serverStopped
     case serverPersisted(Record)
+    case serverForgot(name: String)
+    /// The next server starts with an empty store.
+    case storeLost
     case serverLogged(LogEvent)
     case pushSent(spi: RekeySPI, sequence: UInt64, bytes: [UInt8])
     case ended(VerdictReport)
@@ -93,6 +96,14 @@ extension LogEvent {
 }
 
 extension Record {
+    /// For keys alone: the times that it gives count from no clock in use.
+    private static let clock = RecordClock(microseconds: 0, now: .zero)
+
+    /// The value as what records of this kind have; nil when it is none.
+    func read<Value: StoredRecord>(_ type: Value.Type = Value.self) -> Value? {
+        try? Value(name: name, octets: value, Self.clock)
+    }
+
     /// The value as a number, when it has eight octets.
     var number: UInt64? {
         var reader = OctetReader(value.revealed())

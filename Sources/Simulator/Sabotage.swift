@@ -4,6 +4,7 @@ internal import Basics
 internal import ESP
 internal import GroupMember
 internal import KeyServer
+internal import Store
 
 /// What is broken on purpose to see that a checker finds it. The engines are as they are; what is around them is not
 /// what they may rely on, or somebody has what nobody may have.
@@ -30,6 +31,10 @@ public enum Sabotage: Sendable, CaseIterable {
     case lostSA
     /// (f) The same with an SA of a VPN.
     case lostVPNSA
+    /// (g) The store of the GCKS loses a client, or a group's state.
+    case lostClient, lostGroup
+    /// (g) The GCKS ends the ISAKMP SA of a client that may be one.
+    case wrongGoodbye
 
     /// The letter of the checker that must find it.
     public var checker: String {
@@ -40,6 +45,7 @@ public enum Sabotage: Sendable, CaseIterable {
         case .forgottenRevocation, .leakedKEK, .leakedRoot, .falseNewcomer: "d"
         case .babbler: "e"
         case .lostSA, .lostVPNSA: "f"
+        case .lostClient, .lostGroup, .wrongGoodbye: "g"
         }
     }
 }
@@ -81,6 +87,18 @@ extension Simulation {
                 sender.engine?.wearsOut(key, now: sender.clock.local(now))
                 drain(sender)
             }
+        case .lostClient:
+            stopServer()
+            server.store.apply([.remove("client/\(last.name)/state")])
+            startServer(keepingRecords: true)
+        case .lostGroup:
+            stopServer()
+            server.store.apply([.remove("group/\(Directory.groupID(0))/state")])
+            startServer(keepingRecords: true)
+        case .wrongGoodbye:
+            // A revocation that nobody ordered.
+            _ = try? engine.revoke(client: last.name, now: now)
+            drainServer()
         case .lostSA:
             for key in members.flatMap(\.active.values) { last.inbound[key] = nil }
             observe(.dataChanged(last.number, .removeAll))

@@ -61,6 +61,10 @@ public struct Scenario: Sendable {
     /// Do data planes refuse SAs now and then?
     public var refusesSAs = true
     public var auditOutages: [AuditOutage] = []
+    /// What happens when, from the start on, in place of faults.
+    public var script: [(at: Duration, step: ScriptStep)] = []
+    /// Where the server dies.
+    public var kill: KillPoint?
     /// What is to be broken on purpose.
     public var sabotage: Sabotage?
     /// Are the costly checks (every receiver against every sender) made after each change?

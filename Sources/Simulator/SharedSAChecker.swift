@@ -2,12 +2,13 @@
 
 internal import Basics
 internal import ESP
+internal import FMKE
 internal import KeyServer
 internal import Store
 
 /// (f) What a sender uses is held by each receiver that is up and has confirmed the transaction which made it, or a
-/// later one, to the present server and in its present life. A sender never moves back; and after the verdict on a
-/// revocation no sender that confirmed it uses an older SA.
+/// later one, to a GCKS with the present store and in its present life. A sender never moves back; and after the
+/// verdict on a revocation no sender that confirmed it uses an older SA.
 ///
 /// A sender that missed a change goes on with what it has, and its receivers keep that for it, with exactly these
 /// exceptions, each of which the protocol's document states (docs/FMKE.md 7.4):
@@ -38,7 +39,6 @@ final class SharedSAChecker: Checker {
     private let directory: Directory
     private var transactions: [UInt32: (group: Int, transaction: UInt64)] = [:]
     private var newest: [Int: UInt64] = [:]
-    /// Of the present server.
     private var started: [Int: [UInt64: Start]] = [:]
     /// The newest transaction at each time that a message had no room for all.
     private var crowded: [Int: Set<UInt64>] = [:]
@@ -71,7 +71,7 @@ final class SharedSAChecker: Checker {
     func observe(_ observation: Observation, in simulation: Simulation) {
         switch observation {
         case .serverPersisted(let record): learn(record, simulation.now)
-        case .serverStopped:
+        case .storeLost:
             (confirmed, started, crowded) = ([:], [:], [:])
             confirmations = [:]
         case .memberStarted(let member), .memberStopped(let member):
@@ -95,18 +95,8 @@ final class SharedSAChecker: Checker {
             confirmed[member, default: [:]][group] = transaction
             confirmations[member, default: [:]][group, default: []].append((transaction, simulation.now))
             isChanged = true
-        case .serverLogged(let event) where event.name == "rekey.started":
-            guard let group = event["group"].flatMap({ directory.index(name: $0) }),
-                let transaction = event["transaction"].flatMap(UInt64.init)
-            else { return }
-            started[group]?[transaction]?.reason = event["reason"].flatMap(RekeyReason.init)
         case .serverLogged(let event) where event.name == "configure.crowded" || event.name == "rekey.crowded":
             crowd(event, simulation)
-        case .serverLogged(let event) where event.name == "tree.joined":
-            guard let member = event["client"].flatMap(Directory.member),
-                let group = event["group"].flatMap({ directory.index(name: $0) })
-            else { return }
-            since[member, default: [:]][group] = event["transaction"].flatMap(UInt64.init)
         case .memberLogged(_, let event) where event.name == "sa.removed" && event["reason"] == "expired":
             if let spi = event["spi"] { expired.insert(spi) }
         case .dataChanged(let member, let change):
@@ -142,10 +132,19 @@ final class SharedSAChecker: Checker {
         guard path.count >= 3, path[0] == "group", let group = directory.index(id: path[1]) else { return }
         if path[2] == "transaction", let number = record.number {
             newest[group] = number - 1
-            started[group, default: [:]][number - 1] = Start(at: now)
+            if started[group]?[number - 1] == nil { started[group, default: [:]][number - 1] = Start(at: now) }
         }
-        if path[2] == "sa", path.count == 4, let spi = UInt32(path[3].dropFirst(2), radix: 16) {
-            transactions[spi] = (group, newest[group] ?? 0)
+        if path[2] == "open", path.count == 4, let number = UInt64(path[3]), let open = record.read(OpenRecord.self) {
+            let at = started[group]?[number]?.at ?? now
+            started[group, default: [:]][number] = Start(at: at, reason: open.reason)
+        }
+        if path[2] == "member", path.count == 4, let member = Directory.member(path[3]),
+            let first = record.read(MemberRecord.self)?.since, first > 0
+        {
+            since[member, default: [:]][group] = first
+        }
+        if path[2] == "sa", let made = record.read(DataSARecord.self) {
+            transactions[made.sa.spi] = (group, made.transaction)
         }
     }
 
@@ -232,8 +231,7 @@ final class SharedSAChecker: Checker {
         if Set(live?.map(\.transaction) ?? []).count < 3 {
             simulation.violate(name, "g\(group) is said to be crowded, with less than three generations")
         }
-        // A PUSH is made just before its transaction is recorded.
-        crowded[group, default: []].insert(event.name == "rekey.crowded" ? newest + 1 : newest)
+        crowded[group, default: []].insert(event["transaction"].flatMap(UInt64.init) ?? newest)
     }
 
     /// Was something of a transaction perhaps left out of a message, and is the newest one of that time not in use yet,

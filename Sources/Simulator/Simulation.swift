@@ -43,6 +43,8 @@ public final class Simulation {
     private var recent: [(at: Instant, who: String, event: LogEvent)] = []
     private var recentStart = 0
     private let epochMicroseconds: UInt64 = 1_700_000_000_000_000
+    /// As the server's, as long as its clock is not set back.
+    var recordClock: RecordClock { RecordClock(microseconds: epochMicroseconds, now: .zero) }
     private var datagrams = 0
     let knowledge: KnowledgeChecker
     /// The operator's file, as it is now.
@@ -80,7 +82,7 @@ public final class Simulation {
         knowledge = KnowledgeChecker(directory)
         checkers = [
             ConvergenceChecker(directory), AcceptanceChecker(directory), NumberChecker(directory), knowledge,
-            FeedbackChecker(directory), SharedSAChecker(directory), VPNChecker(scenario),
+            FeedbackChecker(directory), SharedSAChecker(directory), VPNChecker(scenario), RestartChecker(directory),
         ]
     }
 
@@ -97,11 +99,13 @@ public final class Simulation {
     public func run() -> Outcome {
         startServer(keepingRecords: true)
         let starts = SeededRandom(seed: Self.derive(scenario.seed, "starts"))
-        for member in members {
+        let late = Set(scenario.script.compactMap(\.step.started))
+        for member in members where !late.contains(member.number) {
             queue.schedule(.startMember(member.number), at: now + starts.duration(below: scenario.startSpread))
         }
         let faultsBegin = now + scenario.startSpread + .seconds(15)
-        if scenario.faultTime > .zero { queue.schedule(.fault, at: faultsBegin) }
+        for (number, entry) in scenario.script.enumerated() { queue.schedule(.step(number), at: now + entry.at) }
+        if scenario.faultTime > .zero, scenario.script.isEmpty { queue.schedule(.fault, at: faultsBegin) }
         scheduleRebindings(from: faultsBegin)
         scheduleAuditOutages(from: faultsBegin)
         scheduleVPNRekeys(from: faultsBegin)
@@ -138,6 +142,8 @@ public final class Simulation {
             for datagram in network.arrived(at: terminal, now: now) { deliver(datagram, at: terminal) }
         case .startMember(let number): start(members[number])
         case .startServer: startServer(keepingRecords: faultRandom.happens(0.6))
+        case .restartServer: startServer(keepingRecords: true)
+        case .step(let number): play(scenario.script[number].step)
         case .fault: injectFault()
         case .rebind(let number): rebind(number)
         case .rekeyVPN(let number): rekeyVPN(number)
@@ -159,6 +165,7 @@ public final class Simulation {
         if !keepingRecords {
             server.store = MemoryStore()
             server.removed = Set(members.filter(\.isRevoked).map(\.number))
+            observe(.storeLost)
         }
         server.run += 1
         let microseconds = epochMicroseconds + UInt64(clamping: now.nanoseconds / 1_000) - setBack
@@ -252,15 +259,21 @@ public final class Simulation {
                 guard left > 0 else { return stopServer() }
                 server.outputsLeft = left - 1
             }
+            guard scenario.script.isEmpty || !dies(at: output) else { return }
             take(output)
         }
     }
 
-    private func take(_ output: ServerOutput) {
+    func take(_ output: ServerOutput) {
         switch output {
         case .persist(let changes):
             server.store.apply(changes)
-            for case .put(let record) in changes { observe(.serverPersisted(record)) }
+            for change in changes {
+                switch change {
+                case .put(let record): observe(.serverPersisted(record))
+                case .remove(let name): observe(.serverForgot(name: name))
+                }
+            }
         case .transmit(let datagram):
             transmit(datagram, from: 0)
             if let (spi, sequence) = PushEnvelope.peek(datagram.bytes) {

@@ -91,6 +91,8 @@ final class ServerStation {
     var run: UInt64 = 0
     var wakeAt: Instant?
     var outputsLeft: Int?
+    /// Records and datagrams that all runs have written and sent.
+    var effects = 0
     var spins = 0
     /// Clients that the operator took out of the file: after a revocation, before a start without records.
     var removed: Set<Int> = []

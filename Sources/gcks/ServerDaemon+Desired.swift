@@ -169,7 +169,6 @@ extension ServerDaemon {
                 "by": "\(draft.revision.author)",
             ])
         answer(Waiter(reply: reply, open: applied.report.transactions, applied: applied), waits: waits)
-        pump()
     }
 
     private func export(_ request: ControlRequest, _ reply: ControlReply) throws {

@@ -282,8 +282,8 @@ final class ServerDaemon {
             answer(Waiter(reply: reply, open: [order.group: transaction]), waits: order.wait ?? false)
         } catch {
             refuse(reply, "\(error)")
+            pump()
         }
-        pump()
     }
 
     private func revoke(_ request: ControlRequest, _ reply: ControlReply) {
@@ -296,8 +296,8 @@ final class ServerDaemon {
             answer(Waiter(reply: reply, open: transactions, client: order.client), waits: order.wait ?? false)
         } catch {
             refuse(reply, "\(error)")
+            pump()
         }
-        pump()
     }
 
     /// The copy goes back to who asked, whose rights write the file.
@@ -367,10 +367,14 @@ final class ServerDaemon {
         }
     }
 
+    /// What the operator is told is on the disk.
     func answer(_ waiter: Waiter, waits: Bool) {
-        if waits, !waiter.open.isEmpty {
-            waiting.append(waiter)
-        } else {
+        // The verdict may be there at once.
+        if waits, !waiter.open.isEmpty { waiting.append(waiter) }
+        pump()
+        if let failure {
+            waiter.reply.send(status: 500, error: "\(failure)")
+        } else if !waits || waiter.open.isEmpty {
             waiter.answer(verdict: waiter.open.isEmpty ? "confirmed" : "started")
         }
     }

@@ -16,7 +16,7 @@ struct SimulateCommand: ParsableCommand {
             same seed gives the same run to the octet. The cryptography is the real one.
 
             Exit status: 0 nothing found, 1 a seed failed, 64 usage.
-            """, subcommands: [DeliveryCommand.self])
+            """, subcommands: [DeliveryCommand.self, CrashPointsCommand.self])
 
     @Option(help: "How many seeds to run.")
     var seeds = 100

@@ -15,13 +15,9 @@ import Testing
     private func secrets(of world: World) throws -> GroupSecrets {
         let flow = Flow(selector: World.flow, suite: World.Options().suite, lifetimeKilobytes: nil)
         var secrets = GroupSecrets(flows: [flow])
-        let template = RekeySA(
-            spi: RekeySPI(high: 0, low: 0), source: World.gcksAddress, control: World.control, epoch: 0,
-            lifetimeSeconds: 1, signatureAlgorithm: world.signatureAlgorithm, verifyingKey: world.verifyingKey,
-            kek: Secret([]))
         for (count, record) in world.records.enumerated() {
             let path = record.name.split(separator: "/")
-            if path.count > 2, path[0] == "group" { secrets.learn(path[2...], record, at: count, template) }
+            if path.count > 2, path[0] == "group" { secrets.learn(path[2...], record, at: count) }
         }
         return secrets
     }

@@ -14,7 +14,7 @@ struct StateDigest {
         // Messages that overtook message 6, kept until it comes: eight at most.
         "early",
         // Outputs, drained before each look.
-        "outputs", "pending", "taken", "isDrained", "endpointWait",
+        "outputs", "pending", "taken", "drains", "isDrained", "endpointWait",
         // How the queue of deadlines is kept; the deadlines themselves are looked at.
         "heap", "lastNumber", "number",
         // Constant from `init` on.

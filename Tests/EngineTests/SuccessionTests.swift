@@ -7,6 +7,8 @@ import KeyServer
 import Store
 import Testing
 
+@testable import Simulator
+
 /// Keys that follow from the tree's group key (docs/FMKE.md 4.6), through the real engines.
 @Suite struct SuccessionTests {
     /// Inbound keys of a member, by SPI.
@@ -20,7 +22,8 @@ import Testing
     private func stored(_ world: World) -> [UInt32: Secret] {
         var result: [UInt32: Secret] = [:]
         for record in world.records where record.name.hasPrefix("group/7/sa/0x") {
-            if let spi = UInt32(record.name.dropFirst(13), radix: 16) { result[spi] = record.value }
+            guard let sa = record.read(DataSARecord.self)?.sa else { continue }
+            result[sa.spi] = Secret(sa.keyOctets)
         }
         return result
     }

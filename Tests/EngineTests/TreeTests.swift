@@ -310,16 +310,12 @@ extension World {
     /// The group's key tree as the store has it.
     func storedTree() throws -> KeyTreeServer {
         let prefix = "group/\(World.group)/tree"
-        var reader = OctetReader(try #require(store.value(of: "\(prefix)/planted")).revealed())
-        let planted = try reader.u64()
         let record = try TreeRecord(octets: try #require(store.value(of: prefix)).revealed())
         let nodes = try store.records(under: "\(prefix)/node/").compactMap { record -> NodeRecord? in
             let id = try #require(UInt32(record.name.suffix(8), radix: 16))
             var reader = OctetReader(record.value.revealed())
             let version = try reader.u64()
-            guard version >= planted else { return nil }
-            return NodeRecord(
-                id: NodeID(rawValue: id), version: version, key: reader.isEmpty ? nil : Secret(reader.remainder()))
+            return NodeRecord(id: NodeID(rawValue: id), version: version, key: Secret(reader.remainder()))
         }
         return try KeyTreeServer(record, nodes: nodes, random: SeededRandom(seed: 1))
     }

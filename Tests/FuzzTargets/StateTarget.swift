@@ -5,12 +5,32 @@ import Cryptography
 import IKEv1
 import ISAKMP
 import KeyServer
+import Store
 
-/// The record of a client, opened.
+/// The records of clients and groups, opened: the first octet says which.
 enum StateTarget {
     private static let clock = RecordClock(microseconds: 1_700_000_000_000_000, now: .zero)
 
-    static func run(_ octets: [UInt8]) {
+    static func run(_ input: [UInt8]) {
+        let octets = Array(input.dropFirst())
+        switch input.first {
+        case 0: client(octets)
+        case 1: check(GroupRecord.self, octets)
+        case 2: check(RekeySARecord.self, octets)
+        case 3: check(DataSARecord.self, octets)
+        case 4: check(MemberRecord.self, octets)
+        case 5: check(OpenRecord.self, octets)
+        case 6: check(DeliveryRecord.self, octets)
+        default: break
+        }
+    }
+
+    private static func check<Value: StoredRecord>(_ type: Value.Type, _ octets: [UInt8]) {
+        guard let record = try? Value(name: "group/1/state", octets: Secret(octets), clock) else { return }
+        demand(record.octets(clock) == Secret(octets), "a record of a group has one encoding")
+    }
+
+    private static func client(_ octets: [UInt8]) {
         guard let record = try? ClientRecord(name: "client/a/state", octets: Secret(octets), clock) else { return }
         demand(record.octets(clock) == Secret(octets), "a client's record has one encoding")
         guard let association = record.association else { return }
@@ -44,6 +64,37 @@ enum StateTarget {
         let full = ClientRecord(
             lastReport: 4, wasRegistered: false, association: association, check: Fixture.counting(from: 6, 32))
         let none = ClientRecord(lastReport: 0, wasRegistered: true, association: nil, check: [])
-        return [bare, full, none].map { $0.octets(clock).revealed() }
+        return [bare, full, none].map { [0] + $0.octets(clock).revealed() } + groups
+    }()
+
+    /// What a server stores that makes a group, begins a rekey and has a client.
+    private static let groups: [[UInt8]] = {
+        guard let key = try? SigningKey.generate(.ed25519) else { return [] }
+        var entry = GroupEntry(
+            name: "news", id: 7, control: SocketAddress(.v4(239, 255, 0, 1), 848),
+            flows: [TrafficSelector(source: .allV4, destination: IPPrefix(host: .v4(239, 1, 1, 1)))], suite: .aes128gcm,
+            members: [("a", .both)])
+        entry.revocation = .lkh
+        let client = ClientEntry(
+            name: "a", address: .v4(10, 0, 0, 2), preSharedKey: Secret(Fixture.counting(from: 1, 32)),
+            suites: [.standard])
+        let configuration = KeyServer.Configuration(
+            identity: "gcks", address: SocketAddress(.v4(10, 0, 0, 1), 848), signingKey: key,
+            inventory: Inventory(clients: [client], groups: [entry]), numberFloor: 1_700_000_000_000_000)
+        let store = MemoryStore()
+        guard let server = try? KeyServer(configuration, records: store, random: SeededRandom(seed: 4), now: .zero),
+            (try? server.rekey(group: "news", includingKEK: true, now: .zero)) != nil
+        else { return [] }
+        while true {
+            let output = server.poll()
+            if case .wait = output { break }
+            if case .persist(let changes) = output { store.apply(changes) }
+        }
+        let kinds: [(String, UInt8)] = [
+            ("state", 1), ("rekey-sa", 2), ("sa/", 3), ("member/", 4), ("open/", 5), ("delivery/", 6),
+        ]
+        return kinds.flatMap { name, kind in
+            store.records(under: "group/7/\(name)").map { [kind] + $0.value.revealed() }
+        }
     }()
 }

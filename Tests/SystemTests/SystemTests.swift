@@ -6,10 +6,11 @@ import Testing
 /// faults, restarts and commands. `system.py` prints one line per check, and so do `ipv6.py`, where the same is done
 /// over IPv6 with groups of both families, `audit.py`, where the audit file's disk is full and its lines are
 /// spoilt, `apply.py`, which changes clients and groups while a stream flows, `vpn.py` with unicast VPNs, and
-/// `senders.py` with three senders in one group.
+/// `senders.py` with three senders in one group, and `crash.py`, where the key server is killed again and again.
 @Suite(.serialized) struct SystemTests {
     @Test(arguments: [
         ("system.py", 53), ("ipv6.py", 17), ("audit.py", 39), ("apply.py", 30), ("vpn.py", 30), ("senders.py", 17),
+        ("crash.py", 14),
     ])
     func daemonsBearWhatOperatorsAndNetworksDoToThem(script: String, checks: Int) throws {
         let folder = URL(filePath: #filePath).deletingLastPathComponent()

@@ -14,6 +14,7 @@ import Glibc
         ("one-packet", OnePacket.run),
         ("confirm-all", ConfirmAll.run),
         ("nack-control", NACKControl.run),
+        ("recovery", Recovery.run),
         ("dataplane", DataPlaneSpeed.run),
     ]
 
