@@ -26,6 +26,8 @@ extension KeyServer {
         }
         let gone = former.subtracting(vpns.keys).sorted()
         unsavedChanges += gone.map { .remove(Self.recordName(ofVPN: $0)) }
+        // Who their ends were is not known any more: whoever is there learns by its profile what it has not.
+        if !gone.isEmpty { unprofiled.formUnion(owners.values) }
         if former != Set(vpns.keys) { storeVPNList() }
     }
 

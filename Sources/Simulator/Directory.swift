@@ -17,6 +17,8 @@ final class Directory {
     let firstRoles: [[Int: MemberRole]]
     /// Clients that are not in the file for a while.
     var absent: Set<Int> = []
+
+    func isAbsent(_ name: String) -> Bool { Self.member(name).map(absent.contains) ?? false }
     /// So often the control address of each group changed.
     private var moves: [Int]
     private let sharesControlAddress: Bool

@@ -141,7 +141,11 @@ extension Simulation {
 
     func rekeyVPN(_ number: Int) {
         let ends = scenario.vpns[number].ends
-        guard !ends.contains(where: { members[$0].isRevoked || server.removed.contains($0) }) else { return }
+        guard
+            !ends.contains(where: {
+                members[$0].isRevoked || server.removed.contains($0) || directory.absent.contains($0)
+            })
+        else { return }
         rekey("v\(number)", includingKEK: false)
     }
 

@@ -24,6 +24,7 @@ internal import Store
 /// - An SA whose lifetime ended: the GCKS was away for too long.
 /// - With backward secrecy, SAs of transactions before the one that took the receiver in.
 /// - A sender that was taken out and in again, until it uses what was made since: what it has is of its former time.
+/// - A member that may receive of late, until its profile has told it so.
 /// - A flow that the operator took out ends within the roll-over, as does what a member sends that may not any more.
 final class SharedSAChecker: Checker {
     let name = "f: senders and receivers share an SA"
@@ -66,7 +67,19 @@ final class SharedSAChecker: Checker {
     private var dates: [Instant] = []
     private var lockedOut: [(at: Instant, group: Int, transaction: UInt64, verdictAt: Instant)] = []
 
-    init(_ directory: Directory) { self.directory = directory }
+    /// By group: who may receive by the operator's file; and by member the groups in which it may since its last profile,
+    /// and does not know it yet.
+    private var receivers: [Set<Int>]
+    private var unaware: [Int: Set<Int>] = [:]
+
+    init(_ directory: Directory) {
+        self.directory = directory
+        receivers = Self.receivers(directory)
+    }
+
+    private static func receivers(_ directory: Directory) -> [Set<Int>] {
+        directory.roles.map { Set($0.filter(\.value.mayReceive).keys) }
+    }
 
     func observe(_ observation: Observation, in simulation: Simulation) {
         switch observation {
@@ -83,6 +96,13 @@ final class SharedSAChecker: Checker {
             confirmed[member]?[group] = nil
             confirmations[member]?[group] = nil
             named[member]?[group] = nil
+        case .groupsChanged:
+            let now = Self.receivers(directory)
+            for group in now.indices {
+                for member in now[group].subtracting(receivers[group]) { unaware[member, default: []].insert(group) }
+            }
+            receivers = now
+        case .memberLogged(let member, let event) where event.name == "configure.received": unaware[member] = []
         case .returned(let member, let group): returned[member, default: [:]][group] = newest[group]
         case .serverLogged(let event) where event.name == "keys.confirmed":
             guard let member = event["client"].flatMap(Directory.member),
@@ -191,7 +211,8 @@ final class SharedSAChecker: Checker {
                     guard directory.roles[made.group][receiver.number]?.mayReceive == true,
                         let received = confirmed[receiver.number]?[made.group], received >= made.transaction,
                         received >= named[receiver.number]?[made.group] ?? 0,
-                        made.transaction >= since[receiver.number]?[made.group] ?? 0
+                        made.transaction >= since[receiver.number]?[made.group] ?? 0,
+                        unaware[receiver.number]?.contains(made.group) != true
                     else { continue }
                     looks += 1
                     guard receiver.inbound[key] == nil,

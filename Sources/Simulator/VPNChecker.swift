@@ -13,6 +13,7 @@ internal import KeyServer
 /// - The other end started anew after the SA was made: what it had is gone with its memory.
 /// - The SA's lifetime has ended: the GCKS was away for too long.
 /// - The other end's data plane refused it after all (it said that it works again, and refused again).
+/// - An end was out of the operator's file since it was made, and the VPN with it: the ends lose it one after the other.
 final class VPNChecker: Checker {
     let name = "f: the ends of a VPN share their SAs"
     /// Both requests of a change, each repeated to the end, and some more.
@@ -27,6 +28,9 @@ final class VPNChecker: Checker {
     private var lifeBegan: [Int: Instant] = [:]
     private var open: [String: [UInt64: Instant]] = [:]
     private var isChanged = false
+    /// VPNs that are not in the operator's file, and since when others are again.
+    private var out: Set<String> = []
+    private var backAt: [String: Instant] = [:]
     private(set) var looks = 0
 
     init(_ scenario: Scenario) {
@@ -41,6 +45,10 @@ final class VPNChecker: Checker {
             (lifeBegan[member], refused[member]) = (simulation.now, [])
             isChanged = true
         case .memberStopped: isChanged = true
+        case .groupsChanged:
+            let now = Set(vpns.filter { $0.ends.contains { simulation.directory.isAbsent($0) } }.map(\.name))
+            for name in out.subtracting(now) { backAt[name] = simulation.now }
+            out = now
         case .dataRefused(let member, let key): refused[member, default: []].insert(key.spi)
         case .memberLogged(_, let event) where event.name == "sa.removed" && event["reason"] == "expired":
             if let spi = event["spi"] { expired.insert(spi) }
@@ -96,6 +104,7 @@ final class VPNChecker: Checker {
                 else { continue }
                 looks += 1
                 guard let madeAt = born[key.spi], madeAt >= lifeBegan[peer.number] ?? .zero,
+                    !out.contains(parameters.name), backAt[parameters.name].map({ madeAt > $0 }) ?? true,
                     !peer.inbound.keys.contains(where: { $0.spi == key.spi })
                 else { continue }
                 return simulation.violate(

@@ -432,7 +432,7 @@ import Testing
             world.drainServer()
             return report.changes.map { "\($0.kind) \($0.action) \($0.name) \($0.details.joined(separator: ","))" }
         }
-        #expect(try apply([entry()]) == ["vpn added hub-site1 "])
+        #expect(try apply([entry()]) == ["vpn added hub-site1 hub,site1"])
         #expect(world.run(.seconds(20)) { isUp(world) })
         world.run(.seconds(10))
         #expect(try apply([entry { $0.suite = .aes128gcm }]) == ["vpn changed hub-site1 suite"])
@@ -447,11 +447,16 @@ import Testing
         #expect(vpnVerdicts(world).last?.reason == .changed)
         // It goes at one end first, and then at the other.
         #expect(world.vpnFaults == [])
-        #expect(try apply([]) == ["vpn removed hub-site1 "])
+        #expect(try apply([]) == ["vpn removed hub-site1 hub,site1"])
         world.run(.seconds(10))
         #expect(hub.activeOf.isEmpty && hub.engine.snapshot(now: world.now).vpns.isEmpty)
-        // Its records are gone with it: what comes later by this id begins anew.
-        #expect(world.store.value(of: "vpn/1001/state") == nil)
+        // What comes later by this id has SAs of its own, and greater numbers.
+        let last = try #require(vpnVerdicts(world).last?.transaction)
+        let old = Set(hub.outbound.keys)
+        _ = try apply([entry()])
+        #expect(world.run(.seconds(20)) { isUp(world) })
+        #expect(hub.activeOf.values.allSatisfy { !old.contains($0) })
+        #expect(try state(world).transaction > last)
         #expect(throws: CommandError.self) { try apply([entry { $0.id = World.group }]) }
     }
 
