@@ -67,8 +67,8 @@ final class SharedSAChecker: Checker {
     private var dates: [Instant] = []
     private var lockedOut: [(at: Instant, group: Int, transaction: UInt64, verdictAt: Instant)] = []
 
-    /// By group: who may receive by the operator's file; and by member the groups in which it may since its last profile,
-    /// and does not know it yet.
+    /// By group: who may receive by the operator's file; and by member the groups in which it may of late, and does not
+    /// know it yet.
     private var receivers: [Set<Int>]
     private var unaware: [Int: Set<Int>] = [:]
 

@@ -13,7 +13,7 @@ internal import KeyServer
 /// - The other end started anew after the SA was made: what it had is gone with its memory.
 /// - The SA's lifetime has ended: the GCKS was away for too long.
 /// - The other end's data plane refused it after all (it said that it works again, and refused again).
-/// - An end was out of the operator's file since it was made, and the VPN with it: the ends lose it one after the other.
+/// - An end was out of the operator's file since it was made, and the VPN with it: one end loses it before the other.
 final class VPNChecker: Checker {
     let name = "f: the ends of a VPN share their SAs"
     /// Both requests of a change, each repeated to the end, and some more.
