@@ -54,7 +54,7 @@ public struct LogLimiter: Sendable, Hashable {
         var omitted: UInt64 = 0
     }
 
-    private static let burst: Int64 = 20
+    private static let burst = Int64(Limits().logLinesAtOnce)
     private static let interval: Int64 = 1_000_000_000
     private var buckets: [String: Bucket] = [:]
 

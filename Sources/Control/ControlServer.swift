@@ -28,7 +28,6 @@ internal import Glibc
 
     /// How long a client may take for its request.
     private let requestSeconds: Int32
-    private static let headerOctets = 8_192
 
     /// Listens on `path`. A socket that a dead daemon left there is replaced.
     ///
@@ -88,7 +87,7 @@ internal import Glibc
         unsafe self.http = http
         let context = unsafe Unmanaged.passUnretained(self).toOpaque()
         unsafe evhttp_set_timeout(http, requestSeconds)
-        unsafe evhttp_set_max_headers_size(http, Self.headerOctets)
+        unsafe evhttp_set_max_headers_size(http, limits.controlHeaderOctets)
         unsafe evhttp_set_max_body_size(
             http, max(limits.controlRequestOctets, largeBodies.values.max() ?? 0))
         unsafe evhttp_set_allowed_methods(http, UInt16(EVHTTP_REQ_GET.rawValue | EVHTTP_REQ_POST.rawValue))

@@ -9,7 +9,7 @@ internal import EventLoop
 /// the tunnel; of the paths behind it only we know.
 struct TooBigNotice {
     /// RFC 1812 4.3.2.8, RFC 4443 2.4: these messages are limited. Per second.
-    private static let mostPerSecond = 100
+    private static let mostPerSecond = Limits().tooBigNoticesPerSecond
 
     private var second: Int64 = 0
     private var sent = 0

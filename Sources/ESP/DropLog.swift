@@ -18,7 +18,7 @@ struct DropLog {
     }
 
     /// Lines wait here until the driver takes them; one that never does loses no memory to them.
-    private static let mostWaiting = 64
+    private static let mostWaiting = Limits().waitingDropLines
     private var limiter = LogLimiter()
     private var waiting: [LogEvent] = []
 

@@ -128,7 +128,7 @@ struct MemberGroup {
         for sa in sas { flows[sa.selector] = sa.flow }
     }
 
-    private static let formerKEKsMost = 8
+    private static let formerKEKsMost = Limits().formerKEKs
 
     /// To be called when `channel` is replaced.
     mutating func rememberKEK() {
@@ -137,7 +137,7 @@ struct MemberGroup {
     }
 
     /// More than a profile can name of what a member has let go of lately.
-    private static let retiredLimit = 64
+    private static let retiredLimit = Limits().retiredAssociations
 
     mutating func retire(_ key: SAKey) {
         retired.append(key)

@@ -48,7 +48,6 @@ final class Association {
     }
 
     private static let responderBit: UInt32 = 0x8000_0000
-    private static let informationalMemory = 16
 
     var info: AssociationInfo
     let keys: MessageCipher
@@ -78,6 +77,7 @@ final class Association {
     /// Ids of the peer up to this one belong to an earlier run of ours: none of them is taken again.
     private let deliveredBefore: UInt32?
     private let window: UInt32
+    private let informationalMemory: Int
     let firstMessageID: UInt32
     private var nextMessageID: UInt32
     /// The first id of ours that no record has reserved yet.
@@ -100,6 +100,7 @@ final class Association {
         self.nat = nat
         self.proof = proof
         window = UInt32(clamping: max(1, limits.exchangesPerAssociation))
+        informationalMemory = max(1, limits.informationalMemory)
         lastHeard = info.establishedAt
         self.firstMessageID = firstMessageID
         (nextMessageID, self.reservedMessageID) = (reservedMessageID, reservedMessageID)
@@ -179,7 +180,7 @@ final class Association {
 
     func rememberInformational(_ messageID: UInt32) {
         informationalIDs.append(messageID)
-        if informationalIDs.count > Self.informationalMemory { informationalIDs.removeFirst() }
+        if informationalIDs.count > informationalMemory { informationalIDs.removeFirst() }
     }
 
     // MARK: Hashes and vectors

@@ -114,6 +114,7 @@ extension Phase1Endpoint {
         info.hasDeadPeerDetection = record.hasDeadPeerDetection && configuration.deadPeerInterval != nil
         let association = Association(info, record, limits: limits, now: now)
         established[info.id] = association
+        members.add(info.remote.address)
         byPeer[PeerKey(name: peerName, identity: info.peerIdentity), default: []].append(info.id)
         timers[.expire(info.id)] = info.expiresAt
         if record.hasDeadPeerDetection, let interval = configuration.deadPeerInterval {

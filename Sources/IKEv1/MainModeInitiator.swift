@@ -64,8 +64,6 @@ struct MainModeInitiator {
         let limits: Limits
     }
 
-    /// Answers taken beyond the first, before we stop computing for a peer that contradicts itself.
-    private static let restartLimit = 4
     private static let nonceSize = 32
 
     private let setup: Setup
@@ -218,7 +216,7 @@ struct MainModeInitiator {
 
     private mutating func restart(_ received: Received, after answer: [UInt8]) throws(Refusal) {
         guard received.octets != answer else { throw .drop(.duplicate) }
-        guard restarts < Self.restartLimit else { throw .drop(.wrongState) }
+        guard restarts < setup.limits.phase1Restarts else { throw .drop(.wrongState) }
         restarts += 1
     }
 }

@@ -39,9 +39,6 @@ struct MainModeResponder {
         case established([UInt8], MainModeResult)
     }
 
-    /// Messages 3 that differ, and messages 5 that are wrong: each costs us a computation and gives away a guess.
-    private static let restartLimit = 4
-    private static let wrongProofLimit = 8
     private static let nonceSizeLimit = 32
 
     let id: AssociationID
@@ -90,6 +87,11 @@ struct MainModeResponder {
     /// Message 3 told of an address translator on the path.
     var isTranslated: Bool { if case .sentKeys(let sent) = state { sent.nat.isOnPath } else { false } }
 
+    /// Is it a message 3 that costs a computation, and no repetition of the one that was answered?
+    func isNews(_ received: Received) -> Bool {
+        if case .sentKeys(let sent) = state { received.octets != sent.message } else { true }
+    }
+
     /// Takes message 3 or 5, told apart by the encryption flag.
     mutating func receive(_ received: Received, random: any RandomSource) throws(Refusal) -> Step {
         received.isEncrypted ? try takeProof(received) : .transmit(try takeKeys(received, random: random))
@@ -99,7 +101,7 @@ struct MainModeResponder {
     private mutating func takeKeys(_ received: Received, random: any RandomSource) throws(Refusal) -> [UInt8] {
         if case .sentKeys(let sent) = state {
             guard received.octets != sent.message else { return sent.answer }
-            guard restarts < Self.restartLimit else { throw .drop(.wrongState) }
+            guard restarts < limits.phase1Restarts else { throw .drop(.wrongState) }
             restarts += 1
         }
         let payloads = try received.payloads(limit: limits.payloadsPerMessage)
@@ -125,7 +127,7 @@ struct MainModeResponder {
     /// Message 5: the initiator's proof. Gives message 6.
     private mutating func takeProof(_ received: Received) throws(Refusal) -> Step {
         guard case .sentKeys(let sent) = state else { throw .drop(.wrongState) }
-        guard wrongProofs < Self.wrongProofLimit else { throw .drop(.notAuthentic) }
+        guard wrongProofs < limits.wrongProofs else { throw .drop(.notAuthentic) }
         let cipher = sent.keys.cipher
         let proof: ProofMessage
         do {

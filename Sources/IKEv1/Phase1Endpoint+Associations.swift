@@ -26,6 +26,7 @@ extension Phase1Endpoint {
         let association = association(result, peer, proof: proof, roundTrip: roundTrip, now: now)
         let info = association.info
         established[info.id] = association
+        members.add(info.remote.address)
         changed.insert(info.id)
         let key = PeerKey(name: info.peerName, identity: info.peerIdentity)
         byPeer[key, default: []].append(info.id)
@@ -75,6 +76,7 @@ extension Phase1Endpoint {
     func end(_ association: Association, _ reason: AssociationEnd) {
         let info = association.info
         guard established.removeValue(forKey: info.id) != nil else { return }
+        members.remove(info.remote.address)
         let key = PeerKey(name: info.peerName, identity: info.peerIdentity)
         byPeer[key]?.removeAll { $0 == info.id }
         if byPeer[key]?.isEmpty == true { byPeer[key] = nil }
@@ -115,6 +117,8 @@ extension Phase1Endpoint {
         let old = association.info.remote
         guard received.remote != old else { return }
         association.info.remote = received.remote
+        members.remove(old.address)
+        members.add(received.remote.address)
         changed.insert(association.info.id)
         emit(.moved(association.info, from: old))
     }

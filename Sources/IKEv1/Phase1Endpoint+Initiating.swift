@@ -6,9 +6,6 @@ internal import ISAKMP
 
 /// An exchange as initiator, with what repeats its messages.
 final class Attempt {
-    /// Messages under the new keys that overtook message 6.
-    private static let earlyLimit = 8
-
     let cookie: UInt64
     let credential: PeerCredential
     /// Where message 1 went.
@@ -25,7 +22,9 @@ final class Attempt {
     /// Why it fails unless something better comes, and after how many transmissions of the present message.
     var doubt: Phase1Failure?
     var transmissionLimit: Int
+    /// Messages under the new keys that overtook message 6.
     private(set) var early: [Received] = []
+    private let earlyLimit: Int
 
     init(
         _ setup: MainModeInitiator.Setup, local: SocketAddress, remote: SocketAddress, now: Instant,
@@ -39,6 +38,7 @@ final class Attempt {
         octets = machine.opening
         backoff = Backoff(first: configuration.retransmitAfter)
         transmissionLimit = configuration.limits.requestTransmissions
+        earlyLimit = configuration.limits.earlyMessages
         sentAt = now
     }
 
@@ -49,7 +49,7 @@ final class Attempt {
     }
 
     func keepEarly(_ received: Received) throws(Refusal) {
-        guard early.count < Self.earlyLimit else { throw .drop(.wrongState) }
+        guard early.count < earlyLimit else { throw .drop(.wrongState) }
         early.append(received)
     }
 }

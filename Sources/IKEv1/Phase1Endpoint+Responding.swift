@@ -9,6 +9,13 @@ extension Phase1Endpoint {
     func takeOpening(_ received: Received, now: Instant) throws(Refusal) {
         guard configuration.isResponder else { throw .drop(.unknownPeer) }
         guard !received.isEncrypted else { throw .drop(.malformed) }
+        guard let credential = credentials.credential(for: received.remote.address) else {
+            throw .drop(.unknownPeer)
+        }
+        guard members.admitOpening(received.remote.address, limits, now: now) else { throw .drop(.halfOpenLimit) }
+        if let answer = openings.answer(received, credential, configuration, now: now) {
+            return transmit(answer, from: received.local, to: received.remote)
+        }
         let opening = HalfOpenExchange.Opening(remote: received.remote, octets: received.octets)
         if let exchange = halfOpen[opening] {
             // Once message 3 is there, a late message 1 wants nothing any more.
@@ -17,9 +24,6 @@ extension Phase1Endpoint {
                 transmit(exchange.responder.answer, from: received.local, to: received.remote)
             }
             throw .drop(.duplicate)
-        }
-        guard let credential = credentials.credential(for: received.remote.address) else {
-            throw .drop(.unknownPeer)
         }
         let responder: MainModeResponder
         do throws(Refusal) {
@@ -33,21 +37,61 @@ extension Phase1Endpoint {
             return
         }
         guard responder.answer.count <= received.octets.count else { throw .drop(.malformed) }
-        try makeRoom(for: received.remote.address)
-        let exchange = HalfOpenExchange(opening, at: received.local.port, responder, now: now)
-        halfOpen.insert(exchange)
-        timers[.halfOpen(exchange.id)] = now + limits.halfOpenLifetime
+        try insert(HalfOpenExchange(opening, at: received.local.port, responder, now: now), now: now)
         transmit(responder.answer, from: received.local, to: received.remote)
     }
 
+    private func insert(_ exchange: HalfOpenExchange, now: Instant) throws(Refusal) {
+        try makeRoom(for: exchange.opening.remote.address)
+        halfOpen.insert(exchange)
+        timers[.halfOpen(exchange.id)] = now + limits.halfOpenLifetime
+    }
+
+    /// The exchange that a message 3 goes on with whose message 1 we answered and kept nothing of.
+    func exchange(of received: Received, now: Instant) throws(Refusal) -> HalfOpenExchange {
+        guard configuration.isResponder, !received.isEncrypted,
+            let credential = credentials.credential(for: received.remote.address),
+            let octets = openings.opening(before: received, credential, configuration, now: now)
+        else { throw .drop(.unknownCookies) }
+        try admitKeyAgreement(received.remote.address, credential, now: now)
+        var reader = OctetReader(octets)
+        guard let header = try? Header(reading: &reader) else { throw .drop(.unknownCookies) }
+        let opening = Received(octets: octets, header: header, local: received.local, remote: received.remote)
+        let responder = try MainModeResponder(
+            opening, cookie: received.header.responderCookie, credential: credential,
+            identity: configuration.identity, limits: limits)
+        let exchange = HalfOpenExchange(
+            HalfOpenExchange.Opening(remote: received.remote, octets: octets), at: received.local.port, responder,
+            now: now)
+        // When message 2 went out is not known.
+        exchange.isSampleClean = false
+        try insert(exchange, now: now)
+        return exchange
+    }
+
+    private func admitKeyAgreement(
+        _ address: IPAddress, _ credential: PeerCredential, now: Instant
+    ) throws(Refusal) {
+        let hasProven = openings.hasProven(credential)
+        guard keyAgreements.admit(address, hasProven: hasProven, limits, now: now) else {
+            throw .drop(.keyAgreementLimit)
+        }
+    }
+
     /// Message 3 or 5.
-    func take(_ received: Received, _ exchange: HalfOpenExchange, now: Instant) throws(Refusal) {
+    /// - Parameter isAdmitted: that message 3 may cost a computation is decided.
+    func take(
+        _ received: Received, _ exchange: HalfOpenExchange, isAdmitted: Bool = false, now: Instant
+    ) throws(Refusal) {
         let origin = exchange.opening.remote
         // Only message 5 may change ports, and only with a translator on the path: for that of NAT traversal, and what
         // the translator makes of it. Without one, a copy that somebody sent to the other port would bind the SA to it.
         let isSamePath = received.remote == origin && received.local.port == exchange.localPort
         let mayMove = received.isEncrypted && exchange.responder.isTranslated
         guard isSamePath || mayMove && received.remote.address == origin.address else { throw .drop(.wrongAddress) }
+        if !isAdmitted, !received.isEncrypted, exchange.responder.isNews(received) {
+            try admitKeyAgreement(origin.address, exchange.responder.credential, now: now)
+        }
         let step: MainModeResponder.Step
         do throws(Refusal) {
             step = try exchange.responder.receive(received, random: random)
@@ -76,6 +120,9 @@ extension Phase1Endpoint {
         case .established(let octets, let result):
             remove(exchange)
             transmit(octets, from: received.local, to: received.remote)
+            openings.remember(
+                exchange.opening.octets, answer: exchange.responder.answer, exchange.responder.credential,
+                configuration)
             establish(
                 result,
                 Peer(credential: exchange.responder.credential, local: received.local, remote: received.remote),

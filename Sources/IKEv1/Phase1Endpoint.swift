@@ -13,7 +13,8 @@ public import ISAKMP
 /// One rule for callers: after each call that takes `now`, drain `poll()` until it gives `.wait(until:)`.
 ///
 /// As responder it sends an address that has not proved itself never more octets than came from there, answers a
-/// repeated message with the same octets, and repeats nothing on its own. What is not authentic never ends an attempt
+/// repeated message with the same octets, and repeats nothing on its own. For a message 1 as our own clients send it,
+/// it keeps nothing. What is not authentic never ends an attempt
 /// at once: the genuine message may still come.
 public final class Phase1Endpoint {
     let configuration: Phase1Configuration
@@ -26,6 +27,10 @@ public final class Phase1Endpoint {
     var attempted: Set<SocketAddress> = []
     /// As responder, before message 5.
     var halfOpen = HalfOpenTable()
+    var openings: KnownOpenings
+    var keyAgreements = KeyAgreementBudget()
+    /// Where there are peers with an SA; and how many messages 1 from there may be answered.
+    var members = MemberAddresses()
     var established: [AssociationID: Association] = [:]
     /// SAs of one peer, the oldest first.
     var byPeer: [PeerKey: [AssociationID]] = [:]
@@ -42,6 +47,7 @@ public final class Phase1Endpoint {
         self.configuration = configuration
         self.credentials = credentials
         self.random = random
+        openings = KnownOpenings(key: Secret(random: random, count: configuration.isResponder ? 32 : 0))
     }
 
     var limits: Limits { configuration.limits }
@@ -156,7 +162,7 @@ public final class Phase1Endpoint {
         } else if let association = established[received.id] {
             try takeLate(received, association)
         } else {
-            throw .drop(.unknownCookies)
+            try take(received, exchange(of: received, now: now), isAdmitted: true, now: now)
         }
     }
 

@@ -183,7 +183,7 @@ public enum Phase1Event: Sendable {
 /// Why a datagram had no effect.
 public enum DropReason: String, Sendable, Hashable, CaseIterable {
     case malformed, tooLong, unknownCookies, unknownPeer, wrongState, notAuthentic, unencrypted, duplicate
-    case halfOpenLimit, version, unsupportedExchange, wrongAddress
+    case halfOpenLimit, keyAgreementLimit, version, unsupportedExchange, wrongAddress
     /// Well-formed, but not what we offered or not in the group.
     case notAcceptable
 }

@@ -54,7 +54,7 @@ public struct PushReceiver: Sendable {
     private var blocks: [Block] = []
 
     /// Transactions collected at a time; an older one gives way.
-    private static let blocksMost = 8
+    private static let blocksMost = Limits().openTransactions
 
     private struct Block: Sendable {
         let transaction: UInt64

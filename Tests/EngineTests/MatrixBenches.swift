@@ -28,6 +28,8 @@ protocol MatrixBench: AnyObject {
     static var twists: [(name: String, after: Int)] { get }
     /// So many steps are gone on with after a message that came too early.
     static var reordered: Int { get }
+    /// Messages that are a lie before their time.
+    static var neverEarly: Set<String> { get }
     init(keys: UInt8, seed: UInt64) throws
     /// Brings about the message of a step, and gives it before it is delivered.
     func produce(_ step: Int) throws -> Datagram
@@ -66,6 +68,7 @@ final class ClientBench: MatrixBench {
         "message 2 of the next SA", "message 4 of the next SA", "message 6 of the next SA", "Delete",
     ]
     static let reordered = 16
+    static let neverEarly: Set<String> = []
     static let twists: [(name: String, after: Int)] = [("restarted, and registered again", 12)]
     private static let gcks = SocketAddress(.v4(10, 0, 0, 10), 848)
     private static let local = SocketAddress(.v4(10, 0, 0, 20), 848)
@@ -315,6 +318,8 @@ final class ServerBench: MatrixBench {
     ]
     /// A STATUS that asks comes to nothing where one has just been answered.
     static let reordered = 13
+    /// Of a transaction that the server has not begun: it gives out no new keys until an operator has looked.
+    static let neverEarly: Set<String> = ["STATUS of the rekey"]
     static let twists: [(name: String, after: Int)] = [("revoked", 9), ("restarted", 9)]
     private static let gcks = SocketAddress(.v4(10, 0, 0, 10), 848)
     private static let clients = [SocketAddress(.v4(10, 0, 0, 20), 848), SocketAddress(.v4(10, 0, 0, 21), 848)]

@@ -138,7 +138,9 @@ private struct Matrix<Bench: MatrixBench> {
             let isOpen = bench.isOpen(to: message.name)
             for change in Change.allCases {
                 if change == .reordered {
-                    guard twist == nil, let step = message.step, step > state, step < Bench.reordered else {
+                    guard twist == nil, let step = message.step, step > state, step < Bench.reordered,
+                        !Bench.neverEarly.contains(message.name)
+                    else {
                         continue
                     }
                     do {

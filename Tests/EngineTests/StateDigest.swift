@@ -11,6 +11,8 @@ struct StateDigest {
     /// Names of stored properties that are not looked at.
     static let free: Set<String> = [
         "drops", "limiter", "random", "halfOpen",
+        // What is rationed, and offers that are expected of a credential.
+        "keyAgreements", "fullAt", "openings",
         // Messages that overtook message 6, kept until it comes: eight at most.
         "early",
         // Outputs, drained before each look.

@@ -129,7 +129,9 @@ import Testing
         }
         pair.initiate()
         pair.run(.seconds(100))
-        #expect(pair.failures(.server) == [.invalidPublicValue])
+        // Once per exchange; the repetitions of message 3 begin another one when the first has expired.
+        #expect((1...2).contains(pair.failures(.server).count))
+        #expect(Set(pair.failures(.server)) == [.invalidPublicValue])
         #expect(pair.failures(.client) == [.noAnswer])
     }
 }
@@ -138,12 +140,16 @@ import Testing
     private let suites = [Phase1Suite("aes128-sha256-x25519") ?? .standard]
 
     /// A message 1 of an initiator at `address`, as the server sees it.
-    private func opening(from address: IPAddress, port: UInt16 = 848, seed: UInt64) -> Datagram? {
+    /// - Parameter isKnown: it offers what the server expects, which it answers without keeping anything.
+    private func opening(
+        from address: IPAddress, port: UInt16 = 848, seed: UInt64, isKnown: Bool = false
+    ) -> Datagram? {
         let endpoint = Phase1Endpoint(
             configuration: Phase1Configuration(identity: .name("x"), isResponder: false),
             credentials: OneCredential(nil), random: SeededRandom(seed: seed))
         _ = endpoint.initiate(
-            Pair.credential("gcks", identity: nil, suites: suites), from: SocketAddress(address, port),
+            Pair.credential("gcks", identity: nil, suites: suites, lifetime: .seconds(isKnown ? 3_600 : 3_601)),
+            from: SocketAddress(address, port),
             to: SocketAddress(Pair.serverAddress, 848), now: .zero)
         while let output = endpoint.poll() {
             if case .transmit(let datagram) = output {
@@ -189,8 +195,8 @@ import Testing
         #expect(drained(server).answers == [answers[4]])
     }
 
-    /// Somebody makes up messages 1 in the name of a client, as many as the table holds for it, while the client waits
-    /// for message 2: now and then its own exchange lives.
+    /// Somebody makes up messages 1 in the name of a client whose offer is not known beforehand, as many as the table
+    /// holds for it, while the client waits for message 2: now and then its own exchange lives.
     @Test func aFloodInTheNameOfAClientDoesNotAlwaysPushItOut() throws {
         var survived = 0
         for seed in UInt64(1)...20 {
