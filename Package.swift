@@ -154,7 +154,9 @@ let package = Package(
             swiftSettings: common),
         .testTarget(
             name: "SystemTests", dependencies: ["gcks", "satipsec"],
-            exclude: ["apply.py", "audit.py", "crash.py", "ipv6.py", "segment.py", "senders.py", "system.py", "vpn.py"],
+            exclude: [
+                "apply.py", "audit.py", "crash.py", "ipv6.py", "segment.py", "senders.py", "system.py", "vpn.py",
+            ],
             swiftSettings: common),
         .testTarget(
             name: "KernelTests", dependencies: ["dataplane-probe", "gcks", "satipsec"],
