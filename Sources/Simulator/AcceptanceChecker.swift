@@ -51,9 +51,13 @@ final class AcceptanceChecker: Checker {
 
     private func learn(_ record: Record) {
         let path = record.path
-        guard path.count == 3, path[0] == "group", let group = directory.index(id: path[1]) else { return }
-        guard path[2] == "rekey-sa" else { return }
-        if let spi = record.read(RekeySARecord.self)?.rekeySA.spi { groups[spi] = group }
+        guard path.count >= 3, path[0] == "group", let group = directory.index(id: path[1]) else { return }
+        switch path[2] {
+        case "rekey-sa": if let spi = record.read(RekeySARecord.self)?.rekeySA.spi { groups[spi] = group }
+        // Of two changes by one input, the first one's KEK stands nowhere else.
+        case "delivery": if let spi = record.read(DeliveryRecord.self)?.rekeySA.spi { groups[spi] = group }
+        default: break
+        }
     }
 
     private func raiseFloors(of member: Int, generation: Int, groups names: String) {

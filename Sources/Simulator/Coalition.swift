@@ -45,6 +45,12 @@ struct GroupSecrets {
             current = spi
             guard keks[spi] == nil else { return }
             keks[spi] = KEK(rekeySA: rekeySA, madeAt: count, transaction: transaction)
+        case "delivery" where path.count == 2:
+            // Of two changes by one input, the first one's KEK stands nowhere else.
+            guard let rekeySA = record.read(DeliveryRecord.self)?.rekeySA, keks[rekeySA.spi] == nil,
+                let number = path.last.flatMap({ UInt64($0) })
+            else { return }
+            keks[rekeySA.spi] = KEK(rekeySA: rekeySA, madeAt: count, transaction: number - min(number, 1))
         case "sa" where path.count == 2:
             guard let made = record.read(DataSARecord.self), sas[made.sa.spi] == nil else { return }
             sas[made.sa.spi] = Key(octets: made.sa.keyOctets, madeAt: count, transaction: made.transaction)

@@ -96,6 +96,7 @@ final class KnowledgeChecker: Checker {
         guard path.count >= 3, path[0] == "group", let group = directory.index(id: path[1]) else { return }
         secrets[group].learn(path[2...], record, at: count)
         if path[2] == "rekey-sa", let spi = secrets[group].current { groups[spi] = group }
+        if path[2] == "delivery", let spi = record.read(DeliveryRecord.self)?.rekeySA.spi { groups[spi] = group }
         if path[2] == "member", path.count == 4, let member = Directory.member(path[3]),
             let record = record.read(MemberRecord.self)
         {

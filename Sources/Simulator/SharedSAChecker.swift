@@ -102,7 +102,9 @@ final class SharedSAChecker: Checker {
                 for member in now[group].subtracting(receivers[group]) { unaware[member, default: []].insert(group) }
             }
             receivers = now
-        case .memberLogged(let member, let event) where event.name == "configure.received": unaware[member] = []
+        case .memberLogged(let member, let event) where event.name == "configure.received":
+            let told = event["groups"]?.split(separator: ",").compactMap { directory.index(name: String($0)) } ?? []
+            unaware[member]?.subtract(told)
         case .returned(let member, let group): returned[member, default: [:]][group] = newest[group]
         case .serverLogged(let event) where event.name == "keys.confirmed":
             guard let member = event["client"].flatMap(Directory.member),
