@@ -93,7 +93,7 @@ def play(programs: Path, check, await_that, source, sink, sniffer, clear, esp) -
         check("the stream comes through", holds, [daemons.log(name)[-600:] for name in NODES])
         # On a machine that stands still for seconds a PUSH can be missed; then the keys come by unicast, behind their
         # activation time, and the sender uses them at once (FMKE.md 7.4). What is promised holds where it came.
-        for _ in range(4):
+        for _ in range(10):
             started, pushes = source.number, daemons.log("hub").count("push.installed")
             moves = daemons.log("hub").count("sa.activated")
             done = daemons.command("gcks", "rekey", "news", "--wait")
